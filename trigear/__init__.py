@@ -1,0 +1,94 @@
+"""trigear: a Gearman job server, client and worker on Trio.
+
+It speaks gearmand's protocol, so that existing Gearman programs keep working. It is not a workflow
+engine and it keeps no results: a job goes to one worker, at least once, and its answer to whoever
+waits for it.
+"""
+
+# The house. A module imports from lower floors and from its own room, never upwards and never from
+# another room on its floor; tests/test_layers.py reads every import and enforces it.
+#
+#   6  faces        cli/ · web/ · testing/    what people and programs touch
+#   5  runtime/     hub, listeners, timer     of floors 0 to 5 the only room that knows Trio
+#   4  engine/      the server without I/O    connections, sessions, admin, configuration
+#   3  broker/      jobs, queues, workers     a pure model: the time is an argument
+#      stores/      durable records           synchronous, one batch at a time
+#   2  protocol/    one machine per connection: client, worker and server columns
+#      security/    who is this, and what may they do
+#   1  wire/        bytes and packets         the one packet table, the one command table
+#   0  errors.py · model.py                   words that every floor shares
+#
+# This file is the front door. It imports nothing until a name is asked for, so that one-shot
+# commands and `trigear --version` do not pay for Trio.
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trigear.errors import (
+        ConfigError,
+        ConnectionLost,
+        JobError,
+        JobFailed,
+        JobLost,
+        JobRaised,
+        LocalProtocolError,
+        ProtocolError,
+        Refused,
+        RemoteProtocolError,
+        StoreError,
+        TrigearError,
+        TrigearInternalError,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "ConnectionLost",
+    "JobError",
+    "JobFailed",
+    "JobLost",
+    "JobRaised",
+    "LocalProtocolError",
+    "ProtocolError",
+    "Refused",
+    "RemoteProtocolError",
+    "StoreError",
+    "TrigearError",
+    "TrigearInternalError",
+    "__version__",
+]
+
+# Public name -> module that defines it. Type checkers read the imports above instead; a test keeps
+# the two and __all__ in step.
+_HOME = {
+    "ConfigError": "trigear.errors",
+    "ConnectionLost": "trigear.errors",
+    "JobError": "trigear.errors",
+    "JobFailed": "trigear.errors",
+    "JobLost": "trigear.errors",
+    "JobRaised": "trigear.errors",
+    "LocalProtocolError": "trigear.errors",
+    "ProtocolError": "trigear.errors",
+    "Refused": "trigear.errors",
+    "RemoteProtocolError": "trigear.errors",
+    "StoreError": "trigear.errors",
+    "TrigearError": "trigear.errors",
+    "TrigearInternalError": "trigear.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value  # the next access finds it without asking again
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
