@@ -1,0 +1,176 @@
+"""Fixtures that every test may use: the Gearman programs of Debian, called by full path.
+
+Our own `gearmand` stands before Debian's on the PATH of a virtual environment, so that a bare name
+would test us against ourselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START_PATIENCE = 20.0  # seconds a foreign server may take until it answers
+INSTALL_PATIENCE = 600.0  # seconds for one call of apt-get
+
+
+@dataclass(frozen=True)
+class PeerTools:
+    """Where Debian 12 keeps the programs that trigear must get along with."""
+
+    gearmand: Path = Path("/usr/sbin/gearmand")  # the C server, 1.1.20
+    perl_gearmand: Path = Path("/usr/bin/gearmand")  # Perl's Gearman::Server
+    gearman: Path = Path("/usr/bin/gearman")
+    gearadmin: Path = Path("/usr/bin/gearadmin")
+    php: Path = Path("/usr/bin/php")  # with the extension "gearman"
+    perl: Path = Path("/usr/bin/perl")  # with Gearman::Client
+
+
+def answers(*command: str | Path) -> str | None:
+    """Standard output of a command that succeeds, else None."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def missing_packages(tools: PeerTools) -> list[str]:
+    """Debian packages that would have to be installed first."""
+    modules = answers(tools.php, "-m")
+    present = {
+        "gearman-job-server": tools.gearmand.exists(),
+        "gearman-server": tools.perl_gearmand.exists(),
+        "gearman-tools": tools.gearman.exists() and tools.gearadmin.exists(),
+        "libgearman-client-perl": answers(tools.perl, "-MGearman::Client", "-e1") is not None,
+        "php-cli": modules is not None,
+        "php-gearman": modules is not None and "gearman" in modules.split(),
+    }
+    return [package for package, there in present.items() if not there]
+
+
+def install(packages: list[str]) -> None:
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (
+        ["apt-get", "update", "-q"],
+        ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages],
+    ):
+        done = subprocess.run(
+            command,
+            env=quiet,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=INSTALL_PATIENCE,
+        )
+        if done.returncode != 0:
+            pytest.fail(f"{' '.join(command)}: {done.stdout}{done.stderr}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def peer_tools() -> PeerTools:
+    """Debian's Gearman programs. With CI=true they are installed, and never skipped."""
+    tools = PeerTools()
+    missing = missing_packages(tools)
+    if not missing:
+        return tools
+    if os.environ.get("CI") != "true":
+        pytest.skip(f"Debian packages not installed here: {' '.join(missing)}")
+    if os.geteuid() != 0:
+        pytest.fail(f"only root can install what is missing: {' '.join(missing)}", pytrace=False)
+    install(missing)
+    still = missing_packages(tools)
+    if still:
+        pytest.fail(f"installed, but still not usable: {' '.join(still)}", pytrace=False)
+    return tools
+
+
+@dataclass
+class ForeignServer:
+    """A running server that is not ours; `process` belongs to the fixture that started it."""
+
+    host: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def ask(self, line: bytes, end: bytes = b"\n") -> bytes:
+        """The answer to one administrative command, up to and including `end`."""
+        with socket.create_connection((self.host, self.port), timeout=START_PATIENCE) as link:
+            link.sendall(line + b"\n")
+            answer = b""
+            while not answer.endswith(end):
+                chunk = link.recv(65536)
+                if not chunk:
+                    raise ConnectionError(f"{self.address} hung up after {answer!r}")
+                answer += chunk
+            return answer
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=START_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_it_answers(server: ForeignServer) -> bool:
+    """Connect and ask until there is an answer; False if the process has ended instead."""
+    give_up = time.monotonic() + START_PATIENCE
+    while server.process.poll() is None:
+        with contextlib.suppress(OSError):
+            server.ask(b"version")
+            return True
+        if time.monotonic() > give_up:
+            server.stop()
+            pytest.fail(f"{server.process.args!r} does not answer", pytrace=False)
+        time.sleep(0.01)  # a foreign process has no event to wait for
+    return False
+
+
+def run_gearmand_c(tools: PeerTools, log: Path, *options: str) -> ForeignServer:
+    """Debian's gearmand on a free port of the loopback, answering when this returns."""
+    # A port that is free now may be taken a moment later: then the server ends and we try another.
+    for _ in range(5):
+        port = free_port()
+        command = [str(tools.gearmand), "--listen=127.0.0.1", f"--port={port}"]
+        with log.open("ab") as sink:
+            process = subprocess.Popen(
+                [*command, "--log-file=stderr", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                cwd=log.parent,
+            )
+        server = ForeignServer("127.0.0.1", port, process)
+        if wait_until_it_answers(server):
+            return server
+    pytest.fail(f"gearmand does not start: {log.read_text(errors='replace')}", pytrace=False)
+
+
+@pytest.fixture
+def gearmand_c(peer_tools: PeerTools, tmp_path: Path) -> Iterator[ForeignServer]:
+    """A fresh /usr/sbin/gearmand for this test alone."""
+    server = run_gearmand_c(peer_tools, tmp_path / "gearmand-c.log")
+    yield server
+    server.stop()
