@@ -1,0 +1,91 @@
+"""Everything that checks trigear, one session each; `nox` alone runs the first four.
+
+`nox -l` lists them. Each session makes its own environment and takes nothing from outside it,
+except Debian's Gearman programs, which are called by full path.
+"""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = True
+nox.options.reuse_existing_virtualenvs = False
+
+# The rooms of floors 1 to 4 decide everything without doing any I/O: nothing excuses a line or a
+# branch of theirs that no test runs.
+FULLY_COVERED = ("wire", "protocol", "broker", "stores", "engine")
+
+FUZZ_EXAMPLES = "1000000"
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style: ruff's rules and ruff's formatting."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types: mypy, strict."""
+    session.install("-e", ".[types]")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests but the long ones, then the coverage gate. Arguments go to pytest, without gate."""
+    session.install("-e", ".[test]")
+    if session.posargs:
+        session.run("python", "-bb", "-m", "pytest", *session.posargs)
+        return
+    data = {"COVERAGE_FILE": os.path.join(session.create_tmp(), "coverage")}
+    session.run(
+        *("python", "-bb", "-m", "coverage", "run", "-m", "pytest", "--ignore=tests/interop"),
+        env=data,
+    )
+    session.run("coverage", "report", env=data)
+    session.log("floors 1 to 4, which must be covered to the last branch:")
+    gated = ",".join(f"trigear/{room}/*" for room in FULLY_COVERED)
+    session.run("coverage", "report", f"--include={gated}", "--fail-under=100", env=data)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, where every warning is an error."""
+    session.install("-e", ".[docs]")
+    session.run(
+        *("sphinx-build", "-W", "--keep-going", "-q", "-E", "-b", "html", "docs", "docs/_build")
+    )
+    session.log("open docs/_build/index.html")
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Foreign clients, workers and servers against ours. Needs Debian's Gearman programs."""
+    session.install("-e", ".[interop]")
+    session.run("python", "-bb", "-m", "pytest", "tests/interop", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure trigear beside gearmand. Arguments go to benchmarks/run.py."""
+    session.install(".[bench]")
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """The fuzz tests with a large budget; TRIGEAR_FUZZ_EXAMPLES sets another one."""
+    session.install("-e", ".[test]")
+    examples = os.environ.get("TRIGEAR_FUZZ_EXAMPLES", FUZZ_EXAMPLES)
+    session.run(
+        *("python", "-bb", "-m", "pytest", "tests/fuzz", *session.posargs),
+        env={"TRIGEAR_FUZZ_EXAMPLES": examples},
+    )
