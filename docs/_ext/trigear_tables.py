@@ -1,0 +1,158 @@
+"""Writes the protocol and the command reference from the tables that the server runs on.
+
+A page holds a line `<!-- generated: NAME -->`; while the page is read, the line is replaced by what
+the function called NAME in GENERATORS makes of the tables. Nothing generated is kept in the tree,
+so it cannot grow stale.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from trigear.wire.commands import COMMANDS
+from trigear.wire.packets import PACKETS, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sphinx.application import Sphinx
+
+    from trigear.wire.commands import Command
+    from trigear.wire.packets import Packet
+
+PLACEHOLDER: Final = re.compile(r"^<!-- generated: (.*?) -->$", re.MULTILINE)
+
+SIDE_NAMES: Final = {
+    Side.CLIENT: "client",
+    Side.WORKER: "worker",
+    Side.ANY: "client or worker",
+}
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def anchor(packet: Packet) -> str:
+    return "packet-" + packet.name.lower().replace("_", "-")
+
+
+def link(packet: Packet) -> str:
+    return f"[{packet.name}](#{anchor(packet)})"
+
+
+def way(packet: Packet) -> str:
+    """Who sends the packet to whom."""
+    asked, sent = SIDE_NAMES.get(packet.asked_by), SIDE_NAMES.get(packet.sent_to)
+    if asked and sent:
+        return f"{asked} → server → {sent}"
+    return f"{asked} → server" if asked else f"server → {sent}"
+
+
+def header(packet: Packet) -> str:
+    """The first eight bytes of the packet, once for each magic it travels under."""
+    number = packet.number.to_bytes(4, "big")
+    magics = []
+    if packet.asked_by:
+        magics.append(b"\0REQ")
+    if packet.sent_to:
+        magics.append(b"\0RES")
+    return " and ".join(f"`{(magic + number).hex(' ')}`" for magic in magics)
+
+
+def argument_rows(packet: Packet) -> list[tuple[str, str, str]]:
+    last = len(packet.args) - 1
+    rows = []
+    for position, name in enumerate(packet.args):
+        ends = "with the packet" if position == last else "with a NUL byte"
+        notes = []
+        if position >= packet.least:
+            notes.append("may be missing, then it reads as empty")
+        if position == last and packet.strip_nul:
+            notes.append("one NUL byte at its end is dropped")
+        rows.append((f"`{name}`", ends, "; ".join(notes)))
+    return rows
+
+
+def packet_section(packet: Packet, packets: dict[int, Packet]) -> str:
+    parts = [
+        f"({anchor(packet)})=\n\n### {packet.number} · {packet.name}",
+        packet.about,
+        f":Way: {way(packet)}\n:Starts with: {header(packet)}",
+    ]
+    if packet.asked_by and not packet.served:
+        parts.append("Not served: the answer is ERROR.")
+    elif packet.replies:
+        answers = " or ".join(link(packets[number]) for number in packet.replies)
+        parts.append(f"Answered by {answers}.")
+    elif packet.asked_by:
+        parts.append("Has no reply.")
+    if packet.args:
+        parts.append(markdown_table(("argument", "ends", "note"), argument_rows(packet)))
+    else:
+        parts.append("No arguments.")
+    return "\n\n".join(parts)
+
+
+def packet_overview(packets: dict[int, Packet]) -> str:
+    """One line for each packet type."""
+    return markdown_table(
+        ("type", "name", "way", "arguments"),
+        (
+            (
+                str(packet.number),
+                link(packet),
+                way(packet),
+                " · ".join(f"`{name}`" for name in packet.args) or "none",
+            )
+            for _, packet in sorted(packets.items())
+        ),
+    )
+
+
+def packet_reference(packets: dict[int, Packet]) -> str:
+    """One section for each packet type."""
+    return "\n\n".join(packet_section(packet, packets) for _, packet in sorted(packets.items()))
+
+
+def command_reference(commands: Sequence[Command]) -> str:
+    """One section for each text command."""
+    return "\n\n".join(command_section(command) for command in commands)
+
+
+def command_section(command: Command) -> str:
+    usage = " ".join([*command.words, *(name.upper() for name in command.args)])
+    too_many = "is an error" if command.exact else "is not an error: the rest is ignored"
+    return "\n\n".join(
+        [
+            f"### {command.name}",
+            f"```text\n{usage}\n```",
+            command.about,
+            f":Answer: {command.answer}\n:A word too many: {too_many}\n:From: {command.origin}",
+        ]
+    )
+
+
+GENERATORS: Final[dict[str, Callable[[], str]]] = {
+    "packet overview": lambda: packet_overview(PACKETS),
+    "packets": lambda: packet_reference(PACKETS),
+    "commands": lambda: command_reference(COMMANDS),
+}
+
+
+def fill(text: str) -> str:
+    """The page with every placeholder replaced. Raises KeyError for a name that is none."""
+    return PLACEHOLDER.sub(lambda found: GENERATORS[found[1]](), text)
+
+
+def fill_page(_app: Sphinx, _page: str, source: list[str]) -> None:
+    source[0] = fill(source[0])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("source-read", fill_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
