@@ -16,12 +16,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 START_PATIENCE = 20.0  # seconds a foreign server may take until it answers
 INSTALL_PATIENCE = 600.0  # seconds for one call of apt-get
+
+FUZZ_VARIABLE = "TRIGEAR_FUZZ_EXAMPLES"
+FUZZ_EXAMPLES = 5_000  # in an ordinary run; `nox -s fuzz` asks for many more
+
+# An ordinary run tries the same examples every time, so that it fails for a change and not by
+# chance; the fuzz session looks for new ones. How long an example takes says nothing here.
+settings.register_profile(
+    "trigear",
+    deadline=None,
+    derandomize=FUZZ_VARIABLE not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile("trigear")
+
+
+@pytest.fixture(scope="session")
+def fuzz_examples() -> int:
+    """How many inputs a fuzz test tries."""
+    return int(os.environ.get(FUZZ_VARIABLE, FUZZ_EXAMPLES))
 
 
 @dataclass(frozen=True)
