@@ -7,6 +7,7 @@ except Debian's Gearman programs, which are called by full path.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import nox
 
@@ -46,7 +47,7 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-bb", "-m", "pytest", *session.posargs)
         return
-    data = {"COVERAGE_FILE": os.path.join(session.create_tmp(), "coverage")}
+    data = {"COVERAGE_FILE": str(Path(session.virtualenv.location).resolve() / "coverage.db")}
     session.run(
         *("python", "-bb", "-m", "coverage", "run", "-m", "pytest", "--ignore=tests/interop"),
         env=data,
