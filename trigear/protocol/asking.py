@@ -1,0 +1,327 @@
+"""What client and worker have in common: they ask, and answers come in the order of the questions.
+
+Theory of operation. A reply carries nothing that says which request it answers; its place in the
+stream does. So every request that has a reply (the field ``replies`` of the packet table says so)
+leaves a :class:`Request` in a queue, and every reply is matched against the head of that queue:
+
+====================================  =========================================================
+what comes                            what it does
+====================================  =========================================================
+a type among the head's ``replies``   answers the head
+ERROR                                 answers the head, whatever that is
+a line of text                        belongs to the head, if the head is a text command
+any other reply, or an empty queue    the streams are out of step: :class:`Broken`, hang up
+a push (WORK packets, NOOP)           never touches the queue
+====================================  =========================================================
+
+A request that nobody waits for any more stays where it is as a *tombstone*: its reply still comes
+and has to be absorbed, or every later reply would go to the wrong request.
+
+What may be asked is in the packet table too (``asked_by``, ``served``, ``args``); asking for
+anything else raises :class:`~trigear.errors.LocalProtocolError` before a byte is queued. Nothing
+that the peer sends raises: after :meth:`Connection.receive` drain :meth:`AskingConnection.events`,
+then send what :meth:`Connection.take` yields.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
+
+from trigear.errors import LocalProtocolError, RemoteProtocolError
+from trigear.model import CloseReason
+from trigear.protocol.connection import MAX_PACKET, Connection
+from trigear.protocol.events import Answer, Broken, Echoed, Event, OptionSet, Refused
+from trigear.wire.codec import RES, Handler, Row, request, rows_for
+from trigear.wire.commands import LINE_LIMIT, find, words_of
+from trigear.wire.packets import (
+    ECHO_REQ,
+    ECHO_RES,
+    ERROR,
+    OPTION_REQ,
+    OPTION_RES,
+    PACKETS,
+    REPLIES,
+    SET_CLIENT_ID,
+    Side,
+    name_of,
+)
+
+SIZE_LIMIT: Final = 0xFFFFFFFF
+"""Largest payload that a packet's header can announce, in bytes."""
+
+_TEXT: Final = 0
+
+_CODES: Final = {
+    CloseReason.BAD_MAGIC: "INVALID_MAGIC",
+    CloseReason.UNKNOWN_TYPE: "UNEXPECTED_PACKET",
+    CloseReason.TOO_LARGE: "DATA_TOO_LARGE",
+}
+
+
+class Request:
+    """A request that waits for its reply; also the token by which events name it.
+
+    ``number`` is its packet type, 0 for a text command. An ``abandoned`` one still has its reply
+    coming, but no event will tell of it.
+    """
+
+    __slots__ = ("abandoned", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.abandoned = False
+
+    @property
+    def name(self) -> str:
+        """What was asked, for people."""
+        return name_of(self.number) if self.number else "a text command"
+
+    @property
+    def replies(self) -> tuple[int, ...]:
+        """The packet types that may answer it, beside ERROR."""
+        return PACKETS[self.number].replies if self.number else ()
+
+    def __repr__(self) -> str:
+        return f"<{self.name}{' (abandoned)' if self.abandoned else ''} at {id(self):#x}>"
+
+
+class TextRequest(Request):
+    """A text command that waits for its answer, and the lines of it that have come.
+
+    ``is_list`` says whether a line with a dot closes the answer; None if only the answer can tell.
+    """
+
+    __slots__ = ("is_list", "lines")
+
+    def __init__(self, is_list: bool | None) -> None:
+        super().__init__(_TEXT)
+        self.is_list = is_list
+        self.lines: list[bytes] = []
+
+
+Answering = Callable[[Any, Any, tuple[bytes, ...]], Event]
+"""How a column turns the reply to a request into an event: column, request, arguments."""
+
+
+def asking_rows(cls: type[AskingConnection]) -> tuple[Row, ...]:
+    """The rows of a column: replies go to the queue, a push to ``on_<packet name>``."""
+
+    def replied(number: int) -> Handler:
+        return lambda column, *args: column.on_reply(number, args)
+
+    return rows_for(
+        {
+            packet.number: replied(packet.number)
+            if packet.number in REPLIES
+            else getattr(cls, "on_" + packet.name.lower())
+            for packet in PACKETS.values()
+            if packet.sent_to & cls.side
+        }
+    )
+
+
+def _echoed(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    return Echoed(asked, args[0])
+
+
+def _option_set(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    return OptionSet(asked, args[0])
+
+
+def _refused(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    code, text = (arg.decode("utf-8", "backslashreplace") for arg in args)
+    return Refused(asked, code, text)
+
+
+ANSWERS: Final[Mapping[int, Answering]] = {
+    ECHO_RES: _echoed,
+    OPTION_RES: _option_set,
+    ERROR: _refused,
+}
+"""The replies that either side may get."""
+
+
+class AskingConnection(Connection):
+    """The asking end of one connection: what its two columns share.
+
+    Args:
+        max_packet: largest payload accepted from the server, in bytes.
+    """
+
+    __slots__ = ("_events", "_expected")
+
+    incoming = RES
+
+    side: ClassVar[Side]
+    """Whose packets this column may send and hears."""
+
+    answers: ClassVar[Mapping[int, Answering]] = ANSWERS
+    """What a reply means, by its number."""
+
+    def __init__(self, max_packet: int = MAX_PACKET) -> None:
+        super().__init__(max_packet)
+        # A line of `workers` grows with the functions of a worker: only packets have a small limit.
+        self.decoder.max_line = max_packet
+        self._expected: deque[Request] = deque()
+        self._events: list[Event] = []
+
+    def events(self) -> list[Event]:
+        """What was heard since the last call, in order, once."""
+        events = self._events
+        self._events = []
+        return events
+
+    @property
+    def outstanding(self) -> int:
+        """Replies that are still to come, those of abandoned requests included."""
+        return len(self._expected)
+
+    # Asking
+
+    def ask(self, number: int, *args: bytes, token: Request | None = None) -> Request:
+        """Queue the packet of this type.
+
+        Args:
+            number: the packet type.
+            args: its arguments, all of them.
+            token: stands for the request from now on, if it has a reply; else one is made.
+
+        Raises:
+            LocalProtocolError: this side may not send the packet, or not with these arguments.
+        """
+        packet = PACKETS.get(number)
+        if packet is None or not packet.asked_by & self.side or not packet.served:
+            raise LocalProtocolError(f"{name_of(number)} is no request of a {self._who}")
+        if self.closing is not None:
+            raise LocalProtocolError(
+                f"{packet.name} on a connection that is over: {self.closing.value}"
+            )
+        if len(args) != len(packet.args):
+            raise LocalProtocolError(
+                f"{packet.name} has {len(packet.args)} arguments ({', '.join(packet.args)}), "
+                f"not {len(args)}"
+            )
+        for name, arg in zip(packet.args, args[:-1], strict=False):
+            if b"\0" in arg:
+                raise LocalProtocolError(f"{packet.name}: NUL in the {name} {arg!r}")
+        if sum(map(len, args)) + len(args) > SIZE_LIMIT:
+            raise LocalProtocolError(
+                f"{packet.name} is larger than a packet can be ({SIZE_LIMIT} bytes)"
+            )
+        asked = Request(number) if token is None else token
+        if packet.replies:
+            self._expected.append(asked)
+        self.out.append(request(number, *args))
+        return asked
+
+    def echo(self, data: bytes) -> Request:
+        """Ask for the same bytes back: :class:`Echoed`."""
+        return self.ask(ECHO_REQ, data)
+
+    def option(self, option: bytes) -> Request:
+        """Set an option of this connection: :class:`OptionSet`, or :class:`Refused`."""
+        return self.ask(OPTION_REQ, option)
+
+    def set_client_id(self, client_id: bytes) -> None:
+        """Name this connection. The name stands in one word of one line of the server's list.
+
+        Raises:
+            LocalProtocolError: the name is empty or holds blanks or control characters.
+        """
+        if not client_id or any(byte <= 32 or byte == 127 for byte in client_id):
+            raise LocalProtocolError(
+                f"client id {client_id!r}: a name without blanks and control characters is needed"
+            )
+        self.ask(SET_CLIENT_ID, client_id)
+
+    def command(self, line: bytes) -> Request:
+        """Send a text command: :class:`Answer`, or :class:`Refused` for an `ERR` line.
+
+        Raises:
+            LocalProtocolError: the line is no line, or too long for a server.
+        """
+        if b"\n" in line or b"\0" in line:
+            raise LocalProtocolError(f"text command {line!r}: one line, without NUL and newline")
+        if len(line) + 2 > LINE_LIMIT:
+            raise LocalProtocolError(
+                f"text command of {len(line)} bytes: servers read {LINE_LIMIT} at most"
+            )
+        if self.closing is not None:
+            raise LocalProtocolError(
+                f"text command on a connection that is over: {self.closing.value}"
+            )
+        command = find(words_of(line))
+        asked = TextRequest(None if command is None else command.is_list)
+        self._expected.append(asked)
+        self.out.append(line + b"\r\n")
+        return asked
+
+    def abandon(self, token: Request) -> None:
+        """Tell no more of this request. Its reply is still absorbed when it comes."""
+        token.abandoned = True
+
+    # Hearing
+
+    def on_reply(self, number: int, args: tuple[bytes, ...]) -> None:
+        """A packet that answers a request: it answers the oldest one."""
+        asked = self._expected[0] if self._expected else None
+        if asked is None:
+            self._break(f"{self._told(number, args)} where no request waits for a reply")
+        elif number != ERROR and number not in asked.replies:
+            self._break(f"{name_of(number)} in answer to {asked.name}")
+        else:
+            self._expected.popleft()
+            event = self.answers[number](self, asked, args)
+            if not asked.abandoned:
+                self._events.append(event)
+
+    def on_text(self, line: bytes) -> None:
+        asked = self._expected[0] if self._expected else None
+        if not isinstance(asked, TextRequest):
+            self._break(f"the text {line[:40]!r} where a packet is due", CloseReason.BAD_MAGIC)
+            return
+        first = not asked.lines
+        refused = first and line.startswith(b"ERR ") and b"\t" not in line
+        if asked.is_list is None:
+            asked.is_list = not (refused or line == b"OK" or line.startswith(b"OK "))
+        if asked.is_list and not refused and line != b".":
+            asked.lines.append(line)
+            return
+        self._expected.popleft()
+        if asked.abandoned:
+            return
+        if refused:
+            _, code, text = (*line.decode("utf-8", "backslashreplace").split(" ", 2), "")[:3]
+            self._events.append(Refused(asked, code, text.replace("+", " ")))
+        else:
+            self._events.append(Answer(asked, asked.lines if asked.is_list else [line]))
+
+    def on_unknown_type(self, number: int) -> None:
+        self._break(f"{name_of(number)}, which is not for a {self._who}", CloseReason.UNKNOWN_TYPE)
+
+    def close(self, reason: CloseReason) -> None:
+        if self.closing is None:
+            error = RemoteProtocolError(
+                _CODES.get(reason, "INVALID_PACKET"), f"from the server: {reason.value}"
+            )
+            self._events.append(Broken(error))
+        super().close(reason)
+
+    def _break(self, what: str, reason: CloseReason = CloseReason.MALFORMED) -> None:
+        error = RemoteProtocolError(
+            _CODES.get(reason, "UNEXPECTED_PACKET"), f"the server sent {what}"
+        )
+        self._events.append(Broken(error))
+        super().close(reason)
+
+    @property
+    def _who(self) -> str:
+        return str(self.side.name).lower()
+
+    def _told(self, number: int, args: tuple[bytes, ...]) -> str:
+        """A reply's name, with what an ERROR says."""
+        if number != ERROR:
+            return name_of(number)
+        return f"ERROR ({b': '.join(args).decode('utf-8', 'backslashreplace')})"

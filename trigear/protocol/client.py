@@ -1,0 +1,267 @@
+"""The client's column of the connection machine: submit jobs, hear of them, ask about them.
+
+Theory of operation. JOB_CREATED answers a submission by its place (see
+:mod:`trigear.protocol.asking`); from then on the WORK packets name the handle. Several submissions
+on one connection may get the same handle, because the server joins submissions with the same
+unique; it then sends every WORK packet once for each of them, one behind the other. So the
+submissions of a handle sit in a ring and the packets are dealt around it:
+
+====================================================  =========================================
+what comes for a handle                               what it does
+====================================================  =========================================
+JOB_CREATED for a foreground submission               the submission takes the last seat
+JOB_CREATED for a background submission               nothing: it hears no more
+WORK_STATUS, WORK_DATA, WORK_WARNING                  told to the first, who becomes the last
+WORK_COMPLETE, WORK_FAIL, WORK_EXCEPTION              told to the first, who leaves
+any of them for a handle without a ring               nothing; some servers end a job twice
+====================================================  =========================================
+
+An abandoned submission keeps its seat and its packets are absorbed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from trigear.errors import LocalProtocolError
+from trigear.model import UNIQUE_LIMIT, Priority
+from trigear.protocol.asking import ANSWERS, AskingConnection, Request, asking_rows
+from trigear.protocol.connection import MAX_PACKET
+from trigear.protocol.events import (
+    Completed,
+    Created,
+    Data,
+    Event,
+    Failed,
+    Raised,
+    Status,
+    StatusResult,
+    UniqueStatusResult,
+    Warning,
+    number_in,
+)
+from trigear.wire.packets import (
+    GET_STATUS,
+    GET_STATUS_UNIQUE,
+    JOB_CREATED,
+    STATUS_RES,
+    STATUS_RES_UNIQUE,
+    SUBMIT_JOB,
+    SUBMIT_JOB_BG,
+    SUBMIT_JOB_EPOCH,
+    SUBMIT_JOB_HIGH,
+    SUBMIT_JOB_HIGH_BG,
+    SUBMIT_JOB_LOW,
+    SUBMIT_JOB_LOW_BG,
+    SUBMIT_REDUCE_JOB,
+    SUBMIT_REDUCE_JOB_BACKGROUND,
+    Side,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trigear.protocol.asking import Answering
+    from trigear.wire.codec import Row
+
+_SUBMIT: Final = {
+    (Priority.HIGH, False): SUBMIT_JOB_HIGH,
+    (Priority.NORMAL, False): SUBMIT_JOB,
+    (Priority.LOW, False): SUBMIT_JOB_LOW,
+    (Priority.HIGH, True): SUBMIT_JOB_HIGH_BG,
+    (Priority.NORMAL, True): SUBMIT_JOB_BG,
+    (Priority.LOW, True): SUBMIT_JOB_LOW_BG,
+}
+
+
+class Submission(Request):
+    """A submission: the token of its Created, and of everything about its job after that."""
+
+    __slots__ = ("background",)
+
+    def __init__(self, number: int, *, background: bool) -> None:
+        super().__init__(number)
+        self.background = background
+
+
+def _created(column: ClientConnection, asked: Submission, args: tuple[bytes, ...]) -> Event:
+    (handle,) = args
+    if not asked.background:
+        column.seat(handle, asked)
+    return Created(asked, handle)
+
+
+def _status(column: ClientConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    handle, known, running, numerator, denominator = args
+    return StatusResult(
+        asked,
+        handle,
+        known == b"1",
+        running == b"1",
+        number_in(numerator),
+        number_in(denominator),
+    )
+
+
+def _status_unique(column: ClientConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    unique, known, running, numerator, denominator, clients = args
+    return UniqueStatusResult(
+        asked,
+        unique,
+        known == b"1",
+        running == b"1",
+        number_in(numerator),
+        number_in(denominator),
+        int(number_in(clients)),
+    )
+
+
+class ClientConnection(AskingConnection):
+    """The client's end of one connection.
+
+    Args:
+        max_packet: largest payload accepted from the server, in bytes.
+    """
+
+    __slots__ = ("_rings",)
+
+    side = Side.CLIENT
+    answers: ClassVar[Mapping[int, Answering]] = {
+        **ANSWERS,
+        JOB_CREATED: _created,
+        STATUS_RES: _status,
+        STATUS_RES_UNIQUE: _status_unique,
+    }
+    rows: ClassVar[tuple[Row, ...]]
+
+    def __init__(self, max_packet: int = MAX_PACKET) -> None:
+        super().__init__(max_packet)
+        self._rings: dict[bytes, deque[Submission]] = {}
+
+    # Asking
+
+    def submit(
+        self,
+        function: bytes,
+        workload: bytes,
+        *,
+        unique: bytes = b"",
+        priority: Priority = Priority.NORMAL,
+        background: bool = False,
+    ) -> Submission:
+        """Submit a job: :class:`Created` or :class:`Refused`; updates and an end if foreground.
+
+        Args:
+            function: what the workers that can do it call it.
+            workload: what the worker is given.
+            unique: submissions to one function with the same unique become one job; ``-`` stands
+                for the workload itself, nothing for no such joining.
+            priority: jobs of higher priority are taken first.
+            background: whether the job goes on without us, and tells us nothing but its handle.
+
+        Raises:
+            LocalProtocolError: a name that cannot be sent.
+        """
+        return self._submit(_SUBMIT[priority, background], background, function, unique, workload)
+
+    def submit_at(
+        self, function: bytes, workload: bytes, epoch: int, *, unique: bytes = b""
+    ) -> Submission:
+        """Submit a background job of normal priority that waits until its time.
+
+        ``epoch`` is that time in seconds since 1970; the rest is as in :meth:`submit`.
+        """
+        return self._submit(SUBMIT_JOB_EPOCH, True, function, unique, b"%d" % epoch, workload)
+
+    def submit_reduce(
+        self,
+        function: bytes,
+        workload: bytes,
+        reducer: bytes,
+        *,
+        unique: bytes = b"",
+        background: bool = False,
+    ) -> Submission:
+        """Submit a job whose worker passes its parts on to the function ``reducer``.
+
+        The rest is as in :meth:`submit`; the priority is always normal.
+        """
+        number = SUBMIT_REDUCE_JOB_BACKGROUND if background else SUBMIT_REDUCE_JOB
+        return self._submit(number, background, function, unique, reducer, b"", workload)
+
+    def _submit(
+        self, number: int, background: bool, function: bytes, unique: bytes, *rest: bytes
+    ) -> Submission:
+        if not function:
+            raise LocalProtocolError("a job needs a function: its name is empty")
+        if len(unique) > UNIQUE_LIMIT:
+            raise LocalProtocolError(
+                f"unique of {len(unique)} bytes: servers take {UNIQUE_LIMIT} at most; hash it"
+            )
+        submission = Submission(number, background=background)
+        self.ask(number, function, unique, *rest, token=submission)
+        return submission
+
+    def get_status(self, handle: bytes) -> Request:
+        """Ask about a job by its handle: :class:`StatusResult`."""
+        return self.ask(GET_STATUS, handle)
+
+    def get_status_unique(self, unique: bytes) -> Request:
+        """Ask about a job by its unique: :class:`UniqueStatusResult`."""
+        return self.ask(GET_STATUS_UNIQUE, unique)
+
+    # Hearing
+
+    def seat(self, handle: bytes, submission: Submission) -> None:
+        """Deal updates for this handle to this submission too."""
+        ring = self._rings.get(handle)
+        if ring is None:
+            ring = self._rings[handle] = deque()
+        ring.append(submission)
+
+    def _deal(self, handle: bytes) -> Submission | None:
+        """Whose update this is, or None if nobody's."""
+        ring = self._rings.get(handle)
+        if ring is None:
+            return None
+        first = ring[0]
+        ring.rotate(-1)
+        return None if first.abandoned else first
+
+    def _deal_last(self, handle: bytes) -> Submission | None:
+        """Whose end this is, or None if nobody's."""
+        ring = self._rings.get(handle)
+        if ring is None:
+            return None
+        first = ring.popleft()
+        if not ring:
+            del self._rings[handle]
+        return None if first.abandoned else first
+
+    def on_work_status(self, handle: bytes, numerator: bytes, denominator: bytes) -> None:
+        if told := self._deal(handle):
+            self._events.append(Status(told, handle, number_in(numerator), number_in(denominator)))
+
+    def on_work_data(self, handle: bytes, data: bytes) -> None:
+        if told := self._deal(handle):
+            self._events.append(Data(told, handle, data))
+
+    def on_work_warning(self, handle: bytes, data: bytes) -> None:
+        if told := self._deal(handle):
+            self._events.append(Warning(told, handle, data))
+
+    def on_work_complete(self, handle: bytes, data: bytes) -> None:
+        if told := self._deal_last(handle):
+            self._events.append(Completed(told, handle, data))
+
+    def on_work_fail(self, handle: bytes) -> None:
+        if told := self._deal_last(handle):
+            self._events.append(Failed(told, handle))
+
+    def on_work_exception(self, handle: bytes, data: bytes) -> None:
+        if told := self._deal_last(handle):
+            self._events.append(Raised(told, handle, data))
+
+
+ClientConnection.rows = asking_rows(ClientConnection)

@@ -1,0 +1,227 @@
+"""What the columns of client and worker report about what they heard.
+
+The server's column calls handlers instead: on its hot path the objects would cost more than the
+packets. Tokens are what the asking methods returned, compared by identity. Bytes stay bytes, as
+they stood on the wire; texts of refusals are decoded because people read them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from trigear.errors import RemoteProtocolError
+    from trigear.protocol.asking import Request
+
+_NUMBER: Final = re.compile(rb"\s*([+-]?[0-9]{1,18})(\.[0-9]{0,18})?")
+
+
+def number_in(raw: bytes) -> int | float:
+    """The decimal number that ``raw`` begins with; 0 where there is none.
+
+    Workers in use send fractions and leave the denominator out.
+    """
+    found = _NUMBER.match(raw)
+    if found is None:
+        return 0
+    return int(found[1]) if found[2] is None else float(found[0])
+
+
+# Answers to requests of either side
+
+
+@dataclass(slots=True)
+class Refused:
+    """ERROR, or the `ERR` line of a text command: the request was refused."""
+
+    token: Request
+    code: str
+    text: str
+
+
+@dataclass(slots=True)
+class Echoed:
+    """ECHO_RES."""
+
+    token: Request
+    data: bytes
+
+
+@dataclass(slots=True)
+class OptionSet:
+    """OPTION_RES."""
+
+    token: Request
+    option: bytes
+
+
+@dataclass(slots=True)
+class Answer:
+    """The answer to a text command: its lines, without the dot that closes a list."""
+
+    token: Request
+    lines: list[bytes]
+
+
+# A client's
+
+
+@dataclass(slots=True)
+class Created:
+    """JOB_CREATED: the server has the job."""
+
+    token: Request
+    handle: bytes
+
+
+@dataclass(slots=True)
+class Status:
+    """WORK_STATUS: how far the job has got, in the worker's own numbers."""
+
+    token: Request
+    handle: bytes
+    numerator: int | float
+    denominator: int | float
+
+
+@dataclass(slots=True)
+class Data:
+    """WORK_DATA: a part of the result."""
+
+    token: Request
+    handle: bytes
+    data: bytes
+
+
+@dataclass(slots=True)
+class Warning:
+    """WORK_WARNING."""
+
+    token: Request
+    handle: bytes
+    data: bytes
+
+
+@dataclass(slots=True)
+class Completed:
+    """WORK_COMPLETE: the end of this submission."""
+
+    token: Request
+    handle: bytes
+    data: bytes
+
+
+@dataclass(slots=True)
+class Failed:
+    """WORK_FAIL: the end of this submission."""
+
+    token: Request
+    handle: bytes
+
+
+@dataclass(slots=True)
+class Raised:
+    """WORK_EXCEPTION: the end of this submission."""
+
+    token: Request
+    handle: bytes
+    data: bytes
+
+
+@dataclass(slots=True)
+class StatusResult:
+    """STATUS_RES: what the server knows of a job. Nothing, once the job is over."""
+
+    token: Request
+    handle: bytes
+    known: bool
+    running: bool
+    numerator: int | float
+    denominator: int | float
+
+
+@dataclass(slots=True)
+class UniqueStatusResult:
+    """STATUS_RES_UNIQUE: as :class:`StatusResult`, and how many submissions wait for the job."""
+
+    token: Request
+    unique: bytes
+    known: bool
+    running: bool
+    numerator: int | float
+    denominator: int | float
+    clients: int
+
+
+# A worker's
+
+
+@dataclass(slots=True)
+class Assigned:
+    """JOB_ASSIGN, JOB_ASSIGN_UNIQ or JOB_ASSIGN_ALL: a job to do.
+
+    What the packet does not carry is empty.
+    """
+
+    handle: bytes
+    function: bytes
+    unique: bytes
+    reducer: bytes
+    workload: bytes
+
+
+@dataclass(slots=True)
+class NoJob:
+    """NO_JOB: there is nothing to do now. Go to sleep."""
+
+
+@dataclass(slots=True)
+class Woken:
+    """NOOP to a sleeping worker: there may be something to do. Grab."""
+
+
+@dataclass(slots=True)
+class Disowned:
+    """ERROR because of a job that the server does not count as this worker's any more.
+
+    It does not say which. The answer that was given for the job is lost; it runs elsewhere, or is
+    over.
+    """
+
+    text: str
+
+
+# The end
+
+
+@dataclass(slots=True)
+class Broken:
+    """The peer broke the protocol. Nothing that it says from now on makes sense; hang up."""
+
+    error: RemoteProtocolError
+
+
+Update = Status | Data | Warning
+"""What may come any number of times between Created and the end of a foreground submission."""
+
+End = Completed | Failed | Raised
+"""What ends a foreground submission, once."""
+
+Event = (
+    Refused
+    | Echoed
+    | OptionSet
+    | Answer
+    | Created
+    | Update
+    | End
+    | StatusResult
+    | UniqueStatusResult
+    | Assigned
+    | NoJob
+    | Woken
+    | Disowned
+    | Broken
+)
