@@ -1,0 +1,111 @@
+"""Where a server is: the one notation for addresses, for those who connect and those who listen.
+
+=====================  ==============================================
+`HOST`                 a name or an address, on the default port
+`HOST:PORT`
+`IPV6`, `[IPV6]:PORT`  brackets only where a port follows, or to please
+`gearman://HOST:PORT`  the same as a URL; the port may be missing
+`unix:PATH`            a Unix socket
+=====================  ==============================================
+
+Nothing here asks the network or the file system.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from trigear.errors import ConfigError
+from trigear.model import DEFAULT_PORT
+
+_FORMS: Final = "write HOST, HOST:PORT, [IPV6]:PORT, gearman://HOST:PORT or unix:PATH"
+
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+
+_UNIX_PATH_LIMIT: Final = 107
+"""Bytes that the operating system keeps for the path of a Unix socket, without its NUL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A place to connect to or to listen at: TCP ``host`` and ``port``, or a Unix ``path``."""
+
+    host: str = ""
+    port: int = DEFAULT_PORT
+    path: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(
+    text: str, *, default_port: int = DEFAULT_PORT, setting: str = "address"
+) -> Address:
+    """Read an address.
+
+    Args:
+        text: the address, in one of the forms above.
+        default_port: the port of an address that names none.
+        setting: where the text comes from, for the error.
+
+    Raises:
+        ConfigError: it is no address; the error shows the forms there are.
+    """
+
+    def wrong(problem: str, remedy: str = _FORMS) -> ConfigError:
+        return ConfigError(setting, f"{text!r} {problem}", remedy)
+
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if path.startswith("//"):
+            path = "/" + path.lstrip("/")
+        if not path:
+            raise wrong("names no path", "write unix:PATH")
+        if "\0" in path or len(path.encode("utf-8", "surrogateescape")) > _UNIX_PATH_LIMIT:
+            raise wrong(
+                f"is no path for a Unix socket: at most {_UNIX_PATH_LIMIT} bytes, no NUL",
+                "use a shorter path",
+            )
+        return Address(path=path)
+    place = text
+    if found := _SCHEME.fullmatch(text):
+        scheme, place = found[1].lower(), found[2]
+        if scheme == "gearmans":
+            raise wrong("asks for TLS, which this version does not speak", "write gearman://")
+        if scheme != "gearman":
+            raise wrong(f"is a {scheme} address")
+        place = place.removesuffix("/")
+    if place.startswith("["):
+        host, bracket, rest = place[1:].partition("]")
+        if not bracket or not _is_ipv6(host) or (rest and not rest.startswith(":")):
+            raise wrong("is no IPv6 address in brackets")
+        port = rest[1:] if rest else None
+    elif place.count(":") > 1:
+        if not _is_ipv6(place):
+            raise wrong("has too many colons for a host and a port")
+        host, port = place, None
+    else:
+        host, colon, number = place.partition(":")
+        port = number if colon else None
+    if not host:
+        raise wrong("names no host")
+    if any(char.isspace() or char in "/\\@?#\0" for char in host):
+        raise wrong(f"has no usable host: {host!r}")
+    if port is None:
+        return Address(host, default_port)
+    if not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise wrong(f"has no usable port: {port!r}", "a port is a number up to 65535")
+    return Address(host, int(port))
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
