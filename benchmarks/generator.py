@@ -1,0 +1,193 @@
+"""Builds the load generator and runs it, one measured window after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from benchmarks.servers import HOST, pinned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SOURCES = Path(__file__).resolve().parent
+SCENARIOS = ("background", "drain", "foreground", "oneatatime", "echo", "flood")
+
+
+class GeneratorError(Exception):
+    """The generator could not be built, or got a wrong answer; the text says which."""
+
+
+def find_compiler() -> str:
+    """The C compiler: `$CC`, or the first of cc, gcc and clang.
+
+    Raises:
+        GeneratorError: there is none.
+    """
+    for name in filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")):
+        if found := shutil.which(name):
+            return found
+    raise GeneratorError(
+        "no C compiler found (tried $CC, cc, gcc, clang); the load generator is written in C: "
+        "apt install gcc libc6-dev"
+    )
+
+
+def cache_directory() -> Path:
+    """Where compiled generators are kept: outside of the checkout, nothing to clean up there."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "trigear-bench"
+
+
+def build(directory: Path | None = None) -> Path:
+    """Compiles loadgen.c unless a build of exactly these sources is there already.
+
+    Returns:
+        The executable.
+
+    Raises:
+        GeneratorError: no compiler, or it refused the source; its words are included.
+    """
+    compiler = find_compiler()
+    flags = ["-O2", "-Wall", "-Wextra"]
+    digest = hashlib.sha256(f"{compiler} {flags}".encode())
+    for source in sorted((*SOURCES.glob("*.c"), *SOURCES.glob("*.h"))):
+        digest.update(source.read_bytes())
+    directory = directory or cache_directory()
+    program = directory / f"loadgen-{digest.hexdigest()[:16]}"
+    if program.exists():
+        return program
+    directory.mkdir(parents=True, exist_ok=True)
+    # Built beside and renamed: two runs that start together never execute half a file.
+    unfinished = program.with_suffix(f".{os.getpid()}")
+    command = [compiler, *flags, "-o", str(unfinished), str(SOURCES / "loadgen.c")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GeneratorError(f"{compiler} could not build loadgen.c:\n{done.stderr.strip()}")
+    unfinished.rename(program)
+    return program
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the generator is asked to do: seconds, bytes; None leaves a scenario's preset."""
+
+    scenario: str
+    seconds: float = 3.0
+    warmup: float = 0.3
+    size: int = 64
+    unique: int = 0
+    backlog: int = 20000
+    timeout: float = 10.0
+    clients: int | None = None
+    workers: int | None = None
+    outstanding: int | None = None
+    interval: float | None = None
+    mix: str | None = None
+
+    def words(self) -> list[str]:
+        """The generator's command line for it."""
+        words: list[str] = []
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None:
+                words += [f"--{name}", str(value)]
+        return words
+
+
+class Generator:
+    """A running generator; leaving the `with` block ends it if it has not finished.
+
+    Use `windows` first, then `result`.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        port: int,
+        load: Load,
+        *,
+        handshake: bool = True,
+        cpus: frozenset[int] | None = None,
+    ) -> None:
+        self._command = [str(program), "--host", HOST, "--port", str(port), *load.words()]
+        if handshake:
+            self._command.append("--handshake")
+        self._cpus = cpus
+        self._process: subprocess.Popen[str] | None = None
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        with pinned(self._cpus):
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self._process.wait()
+
+    def windows(self) -> Iterator[str]:
+        """Yields "begin" and "end" at the edges of each measured window, in turn.
+
+        The generator stands still until the caller asks for the next word: what is read from /proc
+        between two words belongs to the window's edge.
+        """
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.strip() not in {"begin", "end"}:
+                self._last = line
+                return
+            yield line.strip()
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+
+    def result(self) -> dict[str, Any]:
+        """The generator's own figures.
+
+        Raises:
+            GeneratorError: it could not connect, or the server gave a wrong answer or none.
+        """
+        assert self._process is not None
+        if not self._last:
+            for _ in self.windows():
+                pass
+        assert self._process.stderr is not None
+        complaint = self._process.stderr.read().strip()
+        if self._process.wait() or not self._last:
+            raise GeneratorError(complaint or f"the generator ended: {self._process.returncode}")
+        result: dict[str, Any] = json.loads(self._last)
+        return result
+
+
+def split_cpus(usable: Sequence[int]) -> tuple[frozenset[int], frozenset[int]]:
+    """Processors for the server and for the generator, no two shared.
+
+    Raises:
+        GeneratorError: there is only one.
+    """
+    if len(usable) < 2:
+        raise GeneratorError("--pin needs two processors, this machine offers one")
+    *rest, last = sorted(usable)
+    return frozenset(rest), frozenset({last})
