@@ -1,0 +1,120 @@
+"""A job, from submission to its end.
+
+States::
+
+    PENDING ──committed──► QUEUED ──grabbed──► RUNNING ──terminal packet──► ENDED
+       │                  ▲  │  ▲                 │
+       │ (due later)      │  │  └──lost, timeout──┘
+       └────► DELAYED ─due┘  └─► PARKED (its clients do not read) ─► QUEUED
+
+A job that is wanted by nobody any more, is cancelled, or whose record could not be stored goes to
+ENDED from wherever it is. Three things are kept apart that are easily taken for one: whether the
+job is wanted in the background, which submissions wait for it, and whether it is over.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from trigear.broker.functions import Function
+    from trigear.broker.peers import Peer
+
+PENDING: Final = 0
+DELAYED: Final = 1
+QUEUED: Final = 2
+PARKED: Final = 3
+RUNNING: Final = 4
+ENDED: Final = 5
+
+STATE_NAMES: Final = ("pending", "delayed", "queued", "parked", "running", "ended")
+
+
+class Job:
+    """One job. The broker alone changes it.
+
+    ``key`` is what submissions coalesce on (None: this job attracts none). ``waiters`` has one
+    entry per foreground submission, so that each gets its own terminal packet. ``seq`` orders the
+    queue; a job that is queued again draws a new one. ``losses`` counts ended attempts. ``gate``
+    lists the submissions whose reply waits for the commit of this job's record.
+    """
+
+    __slots__ = (
+        "background",
+        "denominator",
+        "due",
+        "function",
+        "gate",
+        "ghosts",
+        "handle",
+        "key",
+        "losses",
+        "numerator",
+        "priority",
+        "record",
+        "reducer",
+        "seq",
+        "state",
+        "timer",
+        "unique",
+        "waiters",
+        "worker",
+        "workload",
+    )
+
+    def __init__(
+        self,
+        function: Function,
+        handle: bytes,
+        unique: bytes,
+        key: bytes | None,
+        workload: bytes,
+        priority: int,
+        background: bool,
+        due: float,
+        reducer: bytes,
+    ) -> None:
+        self.function = function
+        self.handle = handle
+        self.unique = unique
+        self.key = key
+        self.workload = workload
+        self.priority = priority
+        self.background = background
+        self.due = due
+        self.reducer = reducer
+        self.state = PENDING
+        self.seq = 0
+        self.record = 0
+        self.losses = 0
+        self.numerator = 0
+        self.denominator = 0
+        self.worker: Peer | None = None
+        self.waiters: list[Peer] = []
+        self.timer: list[Any] | None = None
+        self.ghosts: dict[Peer, list[Any]] | None = None
+        self.gate: list[tuple[Peer, object]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Job {self.handle!r} of {self.function.name!r} {STATE_NAMES[self.state]}>"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody would miss this job."""
+        return self.background or bool(self.waiters) or self.gate is not None
+
+
+def key_of(unique: bytes, workload: bytes) -> bytes | None:
+    """What a submission coalesces on within its function, or None if on nothing.
+
+    The unique ``-`` stands for the workload itself. Its key has a NUL, which no unique on the wire
+    can have, so that it never meets an explicit unique.
+    """
+    if not unique:
+        return None
+    if unique != b"-":
+        return unique
+    if not workload:
+        return None
+    return b"-\0" + blake2b(workload, digest_size=24).digest()

@@ -1,0 +1,174 @@
+"""The text commands: records are collected first and formatted afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from trigear.broker.broker import FunctionBusy
+from trigear.broker.jobs import PENDING, Job
+from trigear.model import Priority
+from trigear.wire import commands
+from trigear.wire.commands import COMMANDS, OK, err, ok, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trigear.broker.functions import Function
+    from trigear.engine.engine import Engine
+    from trigear.engine.session import Session
+
+_PLAIN: Final = bytes(range(33, 127)) + bytes(range(128, 256))
+
+
+def shown(name: bytes, *, blanks: bool = False) -> bytes:
+    r"""A name as it goes into a table: control characters as ``\xNN``, so that no name breaks a
+    line. Blanks are kept where columns are separated by TAB (``blanks``)."""
+    if not name.translate(None, _PLAIN) or (blanks and not name.translate(None, _PLAIN + b" ")):
+        return name
+    keep = _PLAIN + b" " if blanks else _PLAIN
+    return b"".join(b"%c" % byte if byte in keep else b"\\x%02x" % byte for byte in name)
+
+
+def answer(engine: Engine, session: Session, line: bytes) -> bytes:
+    """The whole answer to one command line."""
+    words = commands.words_of(line)
+    command = commands.find(words)
+    if command is None:
+        first = words[0]
+        if first.lower() == b"show" and len(words) > 1:
+            return err("UNKNOWN_SHOW_ARGUMENTS")
+        return commands.unknown_command(shown(first))
+    args = words[len(command.words) :]
+    if command.exact:
+        least = sum(not arg.startswith("[") for arg in command.args)
+        if not least <= len(args) <= len(command.args):
+            return _wrong_count(command.method, words, args)
+    return _METHODS[command.method](engine, session, args)
+
+
+def _wrong_count(method: str, words: Sequence[bytes], args: Sequence[bytes]) -> bytes:
+    if method == "cancel_job":
+        return err("UNKNOWN_ERROR") if args else commands.unknown_command(words[0])
+    return commands.invalid_arguments(shown(words[0]))
+
+
+def _functions(session: Session) -> list[Function]:
+    return list(session.peer.tenant.functions.values())
+
+
+def _jobs(session: Session) -> list[Job]:
+    books = session.peer.tenant.books.values()
+    return [job for book in books for job in book.values() if job.state != PENDING]
+
+
+def _status(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return table(
+        (shown(f.name, blanks=True), f.total, f.running, len(f.workers))
+        for f in _functions(session)
+    )
+
+
+def _priority_status(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return table(
+        (shown(f.name, blanks=True), *f.waiting, len(f.workers)) for f in _functions(session)
+    )
+
+
+def _workers(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    lines = []
+    for other in engine.sessions_of(session.peer.tenant):
+        names = b"".join(b" " + shown(function.name) for function in other.peer.abilities)
+        lines.append(
+            b"%d %s %s :%s\n" % (other.number, other.address.encode(), shown(other.name), names)
+        )
+    return b"".join(reversed(lines)) + commands.END
+
+
+def _show_jobs(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return table((job.handle, job.losses, 0, int(job.background)) for job in _jobs(session))
+
+
+def _show_unique_jobs(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return table((shown(job.unique, blanks=True),) for job in _jobs(session))
+
+
+def _create_function(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    engine.broker.function(session.peer.tenant, args[0])
+    return OK
+
+
+def _drop_function(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    try:
+        found = engine.broker.drop_function(session.peer.tenant, args[0])
+    except FunctionBusy:
+        return b"ERR there are still connected workers or executing clients\r\n"
+    return OK if found else b"ERR function not found\r\n"
+
+
+def _cancel_job(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    found = engine.broker.cancel(session.peer.tenant, args[0], engine.now)
+    return OK if found else err("UNKNOWN_JOB")
+
+
+def _max_queue(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    function = session.peer.tenant.functions.get(args[0])
+    if function is not None:
+        numbers = [int(arg) if arg.isdigit() else 0 for arg in args[1:]]
+        if len(numbers) == 1:
+            numbers *= len(Priority)
+        function.limits = (numbers + [0, 0, 0])[: len(Priority)]
+    return OK
+
+
+def _getpid(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return ok(b"%d" % engine.config.pid)
+
+
+def _verbose(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return ok(engine.config.verbosity.encode())
+
+
+def _version(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return ok(engine.config.version.encode())
+
+
+def _address_of(engine: Engine, job: Job) -> bytes:
+    if job.worker is None:
+        return b"-"
+    return engine.session_of(job.worker).address.encode()
+
+
+def _list_jobs(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return table(
+        (job.handle, shown(job.unique, blanks=True), _address_of(engine, job), len(job.waiters))
+        for job in _jobs(session)
+    )
+
+
+def _clients(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    lines = []
+    for other in engine.sessions_of(session.peer.tenant):
+        lines.append(other.address.encode() + b"\n")
+        for job in other.peer.waiting:
+            unique = shown(job.unique, blanks=True)
+            lines.append(b"\t%s\t%s\t%s\n" % (job.handle, unique, _address_of(engine, job)))
+    return b"".join(lines) + commands.END
+
+
+_METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes]]] = {
+    "status": _status,
+    "priority_status": _priority_status,
+    "workers": _workers,
+    "show_jobs": _show_jobs,
+    "show_unique_jobs": _show_unique_jobs,
+    "create_function": _create_function,
+    "drop_function": _drop_function,
+    "cancel_job": _cancel_job,
+    "max_queue": _max_queue,
+    "getpid": _getpid,
+    "verbose": _verbose,
+    "version": _version,
+    "jobs": _list_jobs,
+    "clients": _clients,
+}
+assert _METHODS.keys() == {command.method for command in COMMANDS}

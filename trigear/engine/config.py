@@ -1,0 +1,135 @@
+"""What a server is told about how to behave, validated. Where the values come from (options,
+environment, a file) is the business of the command line; nothing here reads anything."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from trigear.errors import ConfigError
+from trigear.protocol.connection import MAX_PACKET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HANDLE_NAME_LIMIT: Final = 40
+"""Bytes of the server's name in a job handle: with `H:`, `:` and 20 digits at most 63 bytes."""
+
+
+class OnTimeout(enum.Enum):
+    """What becomes of a job whose worker took too long."""
+
+    REASSIGN = "reassign"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSettings:
+    """Settings of one function (`[function.NAME]`); None means: the server's default.
+
+    ``timeout`` is in seconds and counts for workers that announce none themselves; 0 means none.
+    ``attempts`` is how often a job may be lost or time out; 0 means without limit.
+    """
+
+    timeout: float | None = None
+    attempts: int | None = None
+    on_timeout: OnTimeout | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and self.timeout < 0:
+            raise ConfigError("timeout", f"{self.timeout} is negative", "use 0 for no timeout")
+        if self.attempts is not None and self.attempts < 0:
+            raise ConfigError("attempts", f"{self.attempts} is negative", "use 0 for no limit")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How the server without its sockets behaves.
+
+    Args:
+        handle_prefix: what job handles begin with, at most 42 bytes, no blank, TAB or NUL.
+        version: what the text command `version` answers.
+        verbosity: what the text command `verbose` answers.
+        pid: what the text command `getpid` answers.
+        max_packet: largest payload accepted, in bytes.
+        exceptions: whether clients get WORK_EXCEPTION without asking for it.
+        attempts: how often a job may be lost with its worker or time out before it is given up;
+            0 means without limit.
+        on_timeout: what becomes of a job whose worker took too long.
+        wakeup: None wakes as many sleeping workers as there are jobs; a number wakes that many
+            for every job as gearmand's `-w` does, 0 all of them.
+        drain_refuses: whether a draining server refuses new jobs, hands out none and sends idle
+            clients away; gearmand goes on serving the connections it has.
+        functions: settings by function name.
+        soft_mark: unsent bytes above which a client is not read and its jobs wait.
+        hard_mark: unsent bytes (beyond one packet) above which a connection is closed.
+    """
+
+    handle_prefix: bytes = b"H:localhost"
+    version: str = ""
+    verbosity: str = "INFO"
+    pid: int = 0
+    max_packet: int = MAX_PACKET
+    exceptions: bool = False
+    attempts: int = 10
+    on_timeout: OnTimeout = OnTimeout.REASSIGN
+    wakeup: int | None = None
+    drain_refuses: bool = True
+    functions: Mapping[bytes, FunctionSettings] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    soft_mark: int = 4 * 1024 * 1024
+    hard_mark: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        prefix = self.handle_prefix
+        if len(prefix) > HANDLE_NAME_LIMIT + 2 or not prefix or any(b <= 32 for b in prefix):
+            raise ConfigError(
+                "job handle prefix",
+                f"{prefix!r} is not 1 to {HANDLE_NAME_LIMIT + 2} bytes without blanks",
+            )
+        if self.max_packet < 1024:
+            raise ConfigError("max packet", f"{self.max_packet} bytes is below the least, 1024")
+        if self.wakeup is not None and not 0 <= self.wakeup <= 255:
+            raise ConfigError("worker wakeup", f"{self.wakeup} is not between 0 and 255")
+        if self.attempts < 0:
+            raise ConfigError("attempts", f"{self.attempts} is negative", "use 0 for no limit")
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """TCP's own test whether an idle peer still lives, all in seconds but ``count``; None leaves
+    the system's value. ``user_timeout`` limits how long sent bytes may stay unacknowledged."""
+
+    idle: int | None = 60
+    interval: int | None = 10
+    count: int | None = 6
+    user_timeout: int | None = 120
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """A server with its sockets.
+
+    Args:
+        engine: see :class:`EngineConfig`.
+        listen: addresses, each `HOST`, `HOST:PORT`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or
+            `unix:PATH`.
+        port: TCP port of addresses that name none.
+        backlog: connections the system may keep waiting per listener.
+        allow: networks (`10.0.0.0/8`, `::1`) whose addresses may connect; empty allows all.
+        keepalive: None leaves connections without it.
+        grace: seconds a draining server waits for running jobs; None waits without limit.
+        compat_gearmand: whether the server shows gearmand's face.
+    """
+
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    listen: tuple[str, ...] = ("localhost",)
+    port: int = 4730
+    backlog: int = 1024
+    allow: tuple[str, ...] = ()
+    keepalive: Keepalive | None = field(default_factory=Keepalive)
+    grace: float | None = 30.0
+    compat_gearmand: bool = False

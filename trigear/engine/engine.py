@@ -1,0 +1,365 @@
+"""The whole server without I/O.
+
+The runtime tells the engine of connections and bytes, always with the time; the engine decides at
+once and leaves bytes in the sessions it touched, and tickets for work it may not do itself. From
+the first byte of a packet to the bytes it causes is one uninterrupted stretch of synchronous code:
+no locks, no queue between tasks, nothing to wait for.
+
+The contract: ``receive`` never raises because of the peer. After any call, drain ``take_touched``
+and send what the sessions hold, ``take_ticket``, and be back with ``tick`` by
+``next_deadline``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+from trigear.broker.broker import Broker
+from trigear.broker.check import faults_of
+from trigear.broker.functions import Function, Rules, Tenant
+from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
+from trigear.engine.gate import Commit, Gate
+from trigear.engine.session import Session
+from trigear.errors import StoreError, TrigearInternalError
+from trigear.model import DEFAULT_TENANT, CloseReason, JobEnd, Now
+from trigear.wire.codec import head
+from trigear.wire.packets import JOB_CREATED, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from trigear.broker.jobs import Job
+    from trigear.broker.peers import Peer
+    from trigear.protocol.server import ServerConnection
+
+log: Final = logging.getLogger("trigear.engine")
+
+TURN: Final = 16
+"""Packets of one connection that are handled before others have their turn."""
+
+CENSUS_SECONDS: Final = 60.0
+"""How often queues with jobs and no worker are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a server has done since it started, and holds now."""
+
+    connections: int
+    functions: int
+    jobs: int
+    running: int
+    ended: Mapping[JobEnd, int]
+    closed: Mapping[CloseReason, int]
+    late_answers: int
+    ignored: int
+    faults: int
+
+
+class Engine:
+    """A Gearman server, sans I/O.
+
+    Args:
+        config: how it behaves.
+        mint: makes job handles.
+        now: the time at the start.
+        durable: whether background jobs are recorded: then they leave as ``Commit`` tickets.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        mint: Callable[[str, bytes, bytes], bytes],
+        now: Now,
+        *,
+        durable: bool = False,
+    ) -> None:
+        self.config = config
+        self.now = now
+        self._touched: list[Session] = []
+        self.touch = cast("Callable[[ServerConnection], object]", self._touched.append)
+        self._gate = Gate() if durable else None
+        self.broker = Broker(mint, self._rules_of, self, keeper=self._gate, wakeup=config.wakeup)
+        if self._gate is not None:
+            self._gate.serve(self.broker)
+        self._sessions: dict[int, Session] = {}
+        self._created_head = (0, b"")
+        self._census = now.monotonic + CENSUS_SECONDS
+        self._closed: Counter[CloseReason] = Counter()
+        self._ignored: Counter[str] = Counter()
+        self._faults = 0
+        self.draining = False
+        self.hands_out_nothing = False
+        """Whether new jobs are refused and no job is handed out any more."""
+
+    # Connections
+
+    def connection_opened(self, number: int, address: str, now: Now) -> Session:
+        """A peer connected.
+
+        Args:
+            number: no other open connection has it.
+            address: the peer's address as text, `-` for none.
+            now: the time.
+        """
+        self.now = now
+        session = Session(self, number, address)
+        self._sessions[number] = session
+        return session
+
+    def receive(self, session: Session, data: bytes, now: Now) -> bool:
+        """Take bytes from a peer, and handle a bounded number of packets.
+
+        Returns:
+            Whether more packets may be waiting: call again with ``b""``.
+        """
+        self.now = now
+        return session.receive(data, TURN)
+
+    def connection_lost(self, session: Session, reason: CloseReason, now: Now) -> None:
+        """The connection is no more."""
+        self.now = now
+        if self._sessions.pop(session.number, None) is None:
+            return
+        self._closed[reason] += 1
+        session.stopped = True
+        peer = session.peer
+        jobs, waiting = len(peer.jobs), len(peer.waiting)
+        self.broker.leave(peer, now)
+        session.retire()
+        level = logging.INFO if reason in _ORDINARY and not jobs else logging.WARNING
+        log.log(
+            level,
+            "%r closed: %s%s%s",
+            session,
+            reason.value,
+            f", {jobs} running jobs go to others" if jobs else "",
+            f", {waiting} jobs waited for" if waiting else "",
+        )
+
+    def unsent(self, session: Session, size: int, held: int, now: Now) -> bool:
+        """Say what the peer has not got yet, whenever that may matter.
+
+        Args:
+            session: whose peer.
+            size: bytes that the peer has not taken yet.
+            held: bytes that wait behind a commit; their submitter is not read meanwhile, but it
+                is no slow consumer for that.
+            now: the time.
+
+        Returns:
+            Whether to go on reading from this connection.
+        """
+        self.now = now
+        config = self.config
+        if size > config.hard_mark + config.max_packet:
+            session.close(CloseReason.SLOW_CONSUMER)
+            return False
+        if session.peer.choked:
+            if size <= config.soft_mark // 2:
+                self.broker.unchoke(session.peer, now)
+        elif size > config.soft_mark:
+            self.broker.choke(session.peer)
+        return not session.peer.choked and held <= config.soft_mark
+
+    def fault(self, session: Session, error: Exception) -> None:
+        """An exception came out of handling this connection: a bug, of which nobody else shall
+        suffer.
+
+        Raises:
+            TrigearInternalError: the queues it touched are damaged; the server must not go on.
+        """
+        self._faults += 1
+        types = ", ".join(name_of(number) for number in session.decoder.recent_types())
+        log.error(
+            "%r: fault in the server, the connection is closed; last packets: %s",
+            session,
+            types or "none",
+            exc_info=error,
+        )
+        peer = session.peer
+        functions: set[Function] = set(peer.abilities)
+        functions |= {job.function for job in peer.jobs.values()}
+        functions |= {job.function for job in peer.waiting}
+        functions |= set(peer.tenant.ready)
+        session.close(CloseReason.FAULT)
+        damage = [fault for function in functions for fault in faults_of(function)]
+        if damage:
+            raise TrigearInternalError("the queues are damaged: " + "; ".join(damage)) from error
+
+    # Output
+
+    def take_touched(self) -> list[Session]:
+        """The sessions that have bytes to send or want to close, each at least once."""
+        touched = self._touched.copy()
+        self._touched.clear()
+        return touched
+
+    def take_ticket(self) -> Commit | None:
+        """Work for others, whose outcome is to be given to :meth:`done`; None if there is none."""
+        return None if self._gate is None else self._gate.next_commit(self.now)
+
+    def created_head(self, handle: bytes) -> bytes:
+        """The header of JOB_CREATED; handles are nearly always of one length."""
+        size, start = self._created_head
+        if size != len(handle):
+            start = head(JOB_CREATED, len(handle))
+            self._created_head = len(handle), start
+        return start
+
+    # Time
+
+    def next_deadline(self) -> float:
+        """When :meth:`tick` has something to do, by the monotonic clock."""
+        deadline = min(self.broker.next_deadline(), self._census)
+        return deadline if self._gate is None else min(deadline, self._gate.next_deadline())
+
+    def tick(self, now: Now) -> None:
+        """Do what is due."""
+        self.now = now
+        self.broker.tick(now)
+        if self._gate is not None:
+            self._gate.tick(now)
+        if now.monotonic >= self._census:
+            self._census = now.monotonic + CENSUS_SECONDS
+            self._take_census()
+
+    def _take_census(self) -> None:
+        for tenant in self.broker.tenants.values():
+            for function in tenant.ready:
+                if not function.workers:
+                    log.warning(
+                        "function %s: %d jobs and no worker",
+                        _text(function.name),
+                        function.runnable,
+                    )
+
+    # Durability
+
+    @property
+    def refuses_durable(self) -> bool:
+        """Whether the store cannot take durable submissions now."""
+        return self._gate is not None and (self._gate.stalled or self._gate.fenced)
+
+    @property
+    def fenced(self) -> bool:
+        """Whether another server owns the queue: this one must stop."""
+        return self._gate is not None and self._gate.fenced
+
+    def done(self, ticket: Commit, error: StoreError | None, now: Now) -> None:
+        """The work of a ticket is over; ``error`` is None if it succeeded."""
+        self.now = now
+        assert self._gate is not None
+        self._gate.done(ticket, error, now)
+
+    # Drain
+
+    def drain(self, now: Now) -> None:
+        """Get ready to stop: what runs may end, nothing new begins (see ``drain_refuses``)."""
+        self.now = now
+        self.draining = True
+        self.hands_out_nothing = self.config.drain_refuses
+        if self.hands_out_nothing:
+            self.dismiss_idle()
+
+    def dismiss_idle(self) -> None:
+        """Close the connections that neither work nor wait for anything."""
+        for session in list(self._sessions.values()):
+            peer = session.peer
+            if not (peer.jobs or peer.waiting or peer.abilities or session.out):
+                session.close(CloseReason.IDLE_DRAIN)
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is left to wait for."""
+        jobs = [f for t in self.broker.tenants.values() for f in t.functions.values()]
+        if self._gate is not None and not self._gate.idle:
+            return False
+        if self.hands_out_nothing:
+            return not any(function.running for function in jobs)
+        return not any(function.total for function in jobs)
+
+    # Settings
+
+    def reload(self, config: EngineConfig) -> None:
+        """Take new settings. Handles and the face stay as they were at the start."""
+        self.config = config
+        self.broker.apply_rules()
+
+    def tenant_of(self, session: Session) -> str:
+        """The tenant whose jobs a connection sees."""
+        return DEFAULT_TENANT
+
+    def _rules_of(self, tenant: str, function: bytes) -> Rules:
+        config = self.config
+        own = config.functions.get(function, _NO_SETTINGS)
+        on_timeout = config.on_timeout if own.on_timeout is None else own.on_timeout
+        return Rules(
+            timeout=own.timeout or 0.0,
+            attempts=config.attempts if own.attempts is None else own.attempts,
+            fail_on_timeout=on_timeout is OnTimeout.FAIL,
+        )
+
+    # Views
+
+    def sessions_of(self, tenant: Tenant) -> Iterator[Session]:
+        """The tenant's connections, oldest first."""
+        return (s for s in self._sessions.values() if s.peer.tenant is tenant)
+
+    def session_of(self, peer: Peer) -> Session:
+        """The connection of a peer."""
+        return cast("Session", peer.sink)
+
+    def statistics(self) -> Statistics:
+        """Counters and gauges."""
+        functions = [f for t in self.broker.tenants.values() for f in t.functions.values()]
+        ended: Counter[JobEnd] = Counter()
+        for partition in self.broker.partitions.values():
+            ended.update(partition.ended)
+        return Statistics(
+            connections=len(self._sessions),
+            functions=len(functions),
+            jobs=sum(function.total for function in functions),
+            running=sum(function.running for function in functions),
+            ended=ended,
+            closed=self._closed.copy(),
+            late_answers=self.broker.late_answers,
+            ignored=self._ignored.total(),
+            faults=self._faults,
+        )
+
+    # What is counted and logged
+
+    def ignored(self, session: Session, what: str) -> None:
+        """A packet without a reply asked for something that cannot be."""
+        self._ignored[what] += 1
+        if session.first_time(what):
+            log.info("%r: ignored %s (said once per connection)", session, what)
+
+    def given_up(self, job: Job, end: JobEnd) -> None:
+        log.warning(
+            "background job %s of function %s is dropped: %s after %d attempts",
+            _text(job.handle),
+            _text(job.function.name),
+            end.value,
+            job.losses,
+        )
+
+
+_NO_SETTINGS: Final = FunctionSettings()
+
+_ORDINARY: Final = frozenset(
+    {
+        CloseReason.PEER_CLOSED,
+        CloseReason.PEER_RESET,
+        CloseReason.IDLE_DRAIN,
+        CloseReason.SHUTDOWN,
+    }
+)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")

@@ -1,0 +1,133 @@
+"""Every exception that trigear raises on purpose, one tree.
+
+::
+
+    TrigearError
+    ├── ProtocolError            abstract: one of the two below
+    │   ├── LocalProtocolError   you asked for what the protocol forbids; nothing was sent
+    │   └── RemoteProtocolError  the peer broke the protocol
+    ├── ConnectionLost           the connection broke, or never came about
+    ├── Refused                  the server answered ERROR: .code and .text
+    ├── JobError                 a job did not end well: .handle
+    │   ├── JobFailed            WORK_FAIL
+    │   ├── JobRaised            WORK_EXCEPTION: .data
+    │   └── JobLost              the connection went away before the end was known
+    ├── StoreError               the durable store
+    │   ├── StoreUnavailable     this batch was not written; trying again may help
+    │   ├── StoreUnknown         this batch may or may not have been written
+    │   └── StoreFenced          another owner took the store over; final
+    ├── ConfigError              a setting cannot be used: .setting
+    └── TrigearInternalError     a bug of ours
+
+Trio's own exceptions keep their meaning: ``trio.Cancelled`` and ``trio.TooSlowError`` pass through
+untouched, and using something after closing it raises ``trio.ClosedResourceError``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TrigearError(Exception):
+    """Root of everything trigear raises on purpose."""
+
+
+class ProtocolError(TrigearError):
+    """The Gearman protocol was broken, by us or by the peer; never raised itself."""
+
+    def __init__(self, *args: object) -> None:
+        if type(self) is ProtocolError:
+            raise TypeError("ProtocolError is abstract: raise the local or the remote kind")
+        super().__init__(*args)
+
+
+class LocalProtocolError(ProtocolError):
+    """The caller asked for something that the protocol forbids. Nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something that the protocol forbids.
+
+    ``code`` and ``text`` are what an ERROR packet in answer would carry.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class ConnectionLost(TrigearError):
+    """The connection to the server broke or could not be made; ``__cause__`` says how."""
+
+
+class Refused(TrigearError):
+    """The server answered a request with ERROR."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"the server refused: {code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class JobError(TrigearError):
+    """A job did not end well."""
+
+    what: ClassVar[str] = "did not end well"
+
+    def __init__(self, handle: bytes) -> None:
+        super().__init__(f"job {handle.decode('utf-8', 'backslashreplace')} {self.what}")
+        self.handle = handle
+
+
+class JobFailed(JobError):
+    """The worker, or the server for it, answered WORK_FAIL."""
+
+    what = "failed"
+
+
+class JobRaised(JobError):
+    """The worker answered WORK_EXCEPTION; ``data`` is what it sent along."""
+
+    what = "raised an exception in its worker"
+
+    def __init__(self, handle: bytes, data: bytes) -> None:
+        super().__init__(handle)
+        self.data = data
+
+
+class JobLost(JobError):
+    """The connection went away before the job's end was known; it may still run."""
+
+    what = "was lost with its connection: whether it ran is unknown"
+
+
+class StoreError(TrigearError):
+    """The durable store did not do what it was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The batch was not written, and it is known that it was not."""
+
+
+class StoreUnknown(StoreError):
+    """The store went away in the middle of a commit: the batch may have been written."""
+
+
+class StoreFenced(StoreError):
+    """Another server owns the store now. This one must forget what it holds and stop."""
+
+
+class ConfigError(TrigearError):
+    """A setting cannot be used.
+
+    ``setting`` names it as its author wrote it: an option, or a path in the configuration file.
+    """
+
+    def __init__(self, setting: str, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{setting}: {problem}" + (f"; {remedy}" if remedy else ""))
+        self.setting = setting
+
+
+class TrigearInternalError(TrigearError):
+    """A bug in trigear. Please report it, with the traceback."""

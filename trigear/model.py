@@ -1,0 +1,73 @@
+"""The words that every floor shares: identifiers, priorities, ends, and the pair of clocks."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+DEFAULT_TENANT = "default"
+"""The tenant of every connection on a server that authenticates nobody."""
+
+CONN_ID_LIMIT = 127
+"""Bytes of a client id that a server keeps, as gearmand does."""
+
+UNIQUE_LIMIT = 64
+"""Longest unique a server accepts, in bytes."""
+
+DEFAULT_PORT = 4730
+"""The port that IANA gave to Gearman."""
+
+
+class Priority(enum.IntEnum):
+    """A job's priority, smaller is sooner; the numbers are those of gearmand's queue tables."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+class Now(NamedTuple):
+    """One moment on two clocks, given to the core from outside.
+
+    ``monotonic`` (seconds from anywhere) measures durations: deadlines, wake-ups. ``wall``
+    (seconds since 1970) is compared with what people and other machines wrote down: the due time
+    of SUBMIT_JOB_EPOCH. The two are never mixed.
+    """
+
+    monotonic: float
+    wall: float
+
+
+class JobEnd(enum.Enum):
+    """Why a job is no more. Each end is counted under this name."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    RAISED = "raised"
+    EXHAUSTED = "attempts used up"
+    TIMED_OUT = "timed out"
+    CANCELLED = "cancelled"
+    ABANDONED = "abandoned by its clients"
+    DROPPED = "dropped with its function"
+    NOT_STORED = "not stored"
+
+
+class CloseReason(enum.Enum):
+    """Why a connection ended. Logged and counted under this name."""
+
+    PEER_CLOSED = "peer closed"
+    PEER_RESET = "peer reset the connection"
+    PEER_SILENT = "peer did not acknowledge in time"
+    MID_PACKET = "peer closed in the middle of a packet"
+    BAD_MAGIC = "bytes that are neither a packet nor text"
+    UNKNOWN_TYPE = "packet type that does not exist"
+    TOO_LARGE = "packet larger than allowed"
+    LINE_TOO_LONG = "text line longer than allowed"
+    MALFORMED = "malformed packet"
+    SPEAKS_HTTP = "peer speaks HTTP"
+    SPEAKS_TLS = "peer speaks TLS to a plain port"
+    SLOW_CONSUMER = "peer does not read what it is sent"
+    IDLE_DRAIN = "idle while the server drains"
+    SHUTDOWN = "server stopped"
+    NOT_ALLOWED = "address not allowed"
+    FAULT = "fault in the server"

@@ -1,0 +1,1 @@
+"""Durable records of jobs. Synchronous; one owner at a time."""

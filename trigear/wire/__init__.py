@@ -1,0 +1,1 @@
+"""Bytes and packets: one table of packet types, one of text commands, and the codec between."""

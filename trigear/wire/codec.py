@@ -1,0 +1,261 @@
+"""Between bytes and packets: build packets, and cut a stream into them.
+
+The decoder calls a handler per packet instead of returning packet objects: on a server's hot path
+the objects cost more than everything else the packet needs. It reads with a cursor and drops what
+it consumed once per chunk, never once per packet.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from trigear.wire.packets import PACKETS
+
+REQ: Final = b"\0REQ"
+RES: Final = b"\0RES"
+HEADER_SIZE: Final = 12
+
+_HEADER: Final = struct.Struct(">4sII")
+_unpack: Final = _HEADER.unpack_from
+_pack: Final = _HEADER.pack
+
+_LARGE: Final = 65536
+"""A packet larger than this is gathered in a buffer of its own, so that the chunks it arrives in
+are each copied once and its last argument is cut out once."""
+
+Handler = Callable[..., None]
+Row = tuple[int, int, bool, Handler] | None
+"""How to take one packet type apart: number of NULs to split at (-1: no arguments), fewest
+arguments, whether to drop one trailing NUL, handler."""
+
+
+def request(number: int, *args: bytes) -> bytes:
+    """A packet to a server."""
+    payload = b"\0".join(args)
+    return _pack(REQ, number, len(payload)) + payload
+
+
+def response(number: int, *args: bytes) -> bytes:
+    """A packet from a server."""
+    payload = b"\0".join(args)
+    return _pack(RES, number, len(payload)) + payload
+
+
+def rows_for(handlers: Mapping[int, Handler]) -> tuple[Row, ...]:
+    """The decoder's rows for the packet types that ``handlers`` names."""
+    rows: list[Row] = [None] * (max(handlers) + 1)
+    for number, handler in handlers.items():
+        packet = PACKETS[number]
+        rows[number] = (len(packet.args) - 1, packet.least, packet.strip_nul, handler)
+    return tuple(rows)
+
+
+def head(number: int, size: int) -> bytes:
+    """The header alone of a packet from a server whose payload has ``size`` bytes."""
+    return _pack(RES, number, size)
+
+
+class Target(Protocol):
+    """Whom the decoder calls. ``stopped`` ends the decoding after the packet at hand."""
+
+    stopped: bool
+
+    def on_text(self, line: bytes) -> None:
+        """A text line, without its end."""
+
+    def on_wrong_magic(self, number: int) -> None:
+        """A whole packet with the magic of the other direction; it is skipped."""
+
+    def on_unknown_type(self, number: int) -> None:
+        """A whole packet of a type that this side does not take; it is skipped."""
+
+    def on_malformed(self, number: int) -> None:
+        """A packet with fewer arguments than its type needs."""
+
+    def on_bad_magic(self, start: bytes) -> None:
+        """Bytes that begin with NUL but are no packet; nothing after them makes sense."""
+
+    def on_too_large(self, number: int, size: int) -> None:
+        """A header that announces more than ``max_packet`` bytes."""
+
+    def on_line_too_long(self) -> None:
+        """A text line without an end within ``max_line`` bytes."""
+
+
+class Decoder:
+    """Cuts one direction of a connection into packets and text lines.
+
+    ``magic`` is what packets begin with, ``rows`` says by packet number how to take them apart,
+    ``max_packet`` limits a packet's payload and is checked before anything is buffered for it, and
+    ``max_line`` limits a text line, both in bytes.
+    """
+
+    __slots__ = ("_buf", "_large", "_magic", "_need", "_pos", "_rows", "max_line", "max_packet")
+
+    def __init__(
+        self, magic: bytes, rows: Sequence[Row], *, max_packet: int, max_line: int
+    ) -> None:
+        self._magic = magic
+        self._rows = rows
+        self.max_packet = max_packet
+        self.max_line = max_line
+        self._buf = b""
+        self._pos = 0
+        self._large: bytearray | None = None
+        self._need = 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received and not yet handed to a handler."""
+        if self._large is not None:
+            return len(self._large)
+        return len(self._buf) - self._pos
+
+    def feed(self, data: bytes) -> None:
+        """Take more bytes in. Decodes nothing."""
+        if self._large is not None:
+            self._large += data
+        elif self._pos < len(self._buf):
+            self._buf = self._buf[self._pos :] + data
+            self._pos = 0
+        else:
+            self._buf = data
+            self._pos = 0
+
+    def discard(self) -> None:
+        """Forget what is buffered; the connection is past use."""
+        self._buf = b""
+        self._pos = 0
+        self._large = None
+
+    def recent_types(self) -> list[int]:
+        """The packet types of the current chunk up to the cursor, newest last; for fault logs."""
+        types = []
+        pos, end = 0, self._pos
+        while pos + HEADER_SIZE <= end and self._buf[pos : pos + 4] in (REQ, RES):
+            _, number, size = _unpack(self._buf, pos)
+            types.append(number)
+            pos += HEADER_SIZE + size
+        return types[-16:]
+
+    def run(self, target: Target, turn: int) -> bool:
+        """Hand at most ``turn`` packets or lines to ``target``.
+
+        Returns:
+            Whether more may be waiting in the buffer: call again. Never because of a packet
+            that is still incomplete.
+        """
+        if self._large is not None:
+            if len(self._large) < self._need:
+                return False
+            self._run_large(target)
+            turn -= 1
+            if target.stopped:
+                return False
+        buf = self._buf
+        pos = self._pos
+        end = len(buf)
+        rows = self._rows
+        magic = self._magic
+        count = len(rows)
+        while pos < end:
+            if turn <= 0:
+                return True
+            if buf[pos]:
+                stop = buf.find(b"\n", pos)
+                if stop - pos >= self.max_line or (stop < 0 and end - pos >= self.max_line):
+                    target.on_line_too_long()
+                    return False
+                if stop < 0:
+                    return False
+                start = pos
+                self._pos = pos = stop + 1
+                if stop > start and buf[stop - 1] == 13:
+                    stop -= 1
+                target.on_text(buf[start:stop])
+            else:
+                if end - pos < HEADER_SIZE:
+                    begun = buf[pos : pos + 4]
+                    if not (REQ.startswith(begun) or RES.startswith(begun)):
+                        target.on_bad_magic(begun)
+                    return False
+                found, number, size = _unpack(buf, pos)
+                body = pos + 12
+                stop = body + size
+                if stop > end:
+                    if found != magic and found != REQ and found != RES:
+                        target.on_bad_magic(found)
+                    elif size > self.max_packet:
+                        target.on_too_large(number, size)
+                    elif size > _LARGE:
+                        self._large = bytearray(memoryview(buf)[pos:])
+                        self._need = size + 12
+                        self._buf = b""
+                        self._pos = 0
+                    return False
+                if size > self.max_packet:
+                    target.on_too_large(number, size)
+                    return False
+                self._pos = pos = stop
+                if found == magic and number < count and (row := rows[number]) is not None:
+                    splits, least, strip, handler = row
+                    if splits > 0:
+                        args = buf[body:stop].split(b"\0", splits)
+                        if len(args) <= splits:
+                            if len(args) < least:
+                                target.on_malformed(number)
+                                return False
+                            args += [b""] * (splits + 1 - len(args))
+                        handler(target, *args)
+                    elif splits == 0:
+                        if strip and stop > body and not buf[stop - 1]:
+                            stop -= 1
+                        handler(target, buf[body:stop])
+                    else:
+                        handler(target)
+                elif found == magic:
+                    target.on_unknown_type(number)
+                elif found in (REQ, RES):
+                    target.on_wrong_magic(number)
+                else:
+                    target.on_bad_magic(found)
+                    return False
+            turn -= 1
+            if target.stopped:
+                return False
+        # everything is consumed: let go of the chunk rather than keep it until the next one
+        self._buf = b""
+        self._pos = 0
+        return False
+
+    def _run_large(self, target: Target) -> None:
+        """Hand over the packet in the large buffer, which is complete."""
+        large = self._large
+        assert large is not None
+        self._large = None
+        need = self._need
+        self._buf = bytes(memoryview(large)[need:])
+        self._pos = 0
+        found, number, _ = _unpack(large, 0)
+        if found != self._magic:
+            target.on_wrong_magic(number)
+            return
+        row = self._rows[number] if number < len(self._rows) else None
+        if row is None:
+            target.on_unknown_type(number)
+            return
+        splits, least, strip, handler = row
+        args: list[bytes] = []
+        start = HEADER_SIZE
+        while len(args) < splits and (stop := large.find(b"\0", start, need)) >= 0:
+            args.append(bytes(large[start:stop]))
+            start = stop + 1
+        if splits >= 0:
+            stop = need - 1 if strip and splits == 0 and not large[need - 1] else need
+            args.append(bytes(memoryview(large)[start:stop]))
+        if len(args) < least:
+            target.on_malformed(number)
+            return
+        handler(target, *args, *[b""] * (splits + 1 - len(args)))

@@ -1,0 +1,200 @@
+"""The text commands: one line in, one answer out, on the same port as the packets.
+
+:data:`COMMANDS` is read by the server's dispatcher, by the command reference in the documentation
+and by the fuzzer. The texts of the answers are those of gearmand to the byte, because monitoring
+tools split them by TAB and ``gearadmin`` prints them as they are.
+
+Command words are matched without regard to case; function names and handles are exact bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+WORD_LIMIT: Final = 5
+"""Words in one command line; the longest command has five."""
+
+LINE_LIMIT: Final = 8192
+"""Bytes in one command line, its end included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One text command.
+
+    ``words`` are the fixed words; ``args`` names what follows (a name in brackets may be left
+    out). ``method`` is the handler's name. With ``exact`` a wrong number of words is an error,
+    else words too many are ignored, as gearmand does.
+    """
+
+    words: tuple[str, ...]
+    args: tuple[str, ...]
+    method: str
+    answer: str
+    about: str
+    exact: bool = False
+    origin: str = "gearmand"
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the answer is any number of lines, closed by a line with a dot."""
+        return self.answer.endswith("`.`")
+
+
+COMMANDS: Final = (
+    Command(
+        ("status",),
+        (),
+        "status",
+        "`function TAB total TAB running TAB workers` lines, `.`",
+        "Every function with its queued and running jobs and its workers.",
+    ),
+    Command(
+        ("prioritystatus",),
+        (),
+        "priority_status",
+        "`function TAB high TAB normal TAB low TAB workers` lines, `.`",
+        "The queued jobs of every function by priority.",
+    ),
+    Command(
+        ("workers",),
+        (),
+        "workers",
+        "`fd address id : function …` lines, `.`",
+        "Every connection, with the functions it can do.",
+    ),
+    Command(
+        ("show", "jobs"),
+        (),
+        "show_jobs",
+        "`handle TAB retries TAB ignored TAB background` lines, `.`",
+        "Every job.",
+    ),
+    Command(
+        ("show", "unique", "jobs"),
+        (),
+        "show_unique_jobs",
+        "unique lines, `.`",
+        "The unique of every job.",
+    ),
+    Command(
+        ("create", "function"),
+        ("function",),
+        "create_function",
+        "`OK`",
+        "Make a function known before anybody can do it.",
+        exact=True,
+    ),
+    Command(
+        ("drop", "function"),
+        ("function",),
+        "drop_function",
+        "`OK` or `ERR …`",
+        "Forget a function that nobody does; its queued jobs are dropped.",
+        exact=True,
+    ),
+    Command(
+        ("cancel", "job"),
+        ("handle",),
+        "cancel_job",
+        "`OK` or `ERR UNKNOWN_JOB`",
+        "End a job; its clients get WORK_FAIL.",
+        exact=True,
+    ),
+    Command(
+        ("maxqueue",),
+        ("function", "[high or all]", "[normal]", "[low]"),
+        "max_queue",
+        "`OK`",
+        "Limit the jobs of a function, for all priorities or one by one; 0 or nothing: unlimited.",
+        exact=True,
+    ),
+    Command(("getpid",), (), "getpid", "`OK number`", "The server's process id."),
+    Command(("verbose",), (), "verbose", "`OK LEVEL`", "The server's log level."),
+    Command(("version",), (), "version", "`OK version`", "The server's version."),
+    Command(
+        ("jobs",),
+        (),
+        "jobs",
+        "`handle TAB unique TAB worker TAB listeners` lines, `.`",
+        "Every job with the address of its worker (`-`: none).",
+        origin="Perl Gearman::Server",
+    ),
+    Command(
+        ("clients",),
+        (),
+        "clients",
+        "an address line per connection, its jobs indented below, `.`",
+        "Every connection with the jobs it waits for.",
+        origin="Perl Gearman::Server",
+    ),
+)
+
+OK: Final = b"OK\r\n"
+END: Final = b".\n"
+
+
+def ok(value: bytes) -> bytes:
+    """The answer that carries one value."""
+    return b"OK " + value + b"\n"
+
+
+def err(code: str, text: str = "") -> bytes:
+    """An error answer. Blanks in ``text`` go out as plus signs, as in gearmand."""
+    tail = " " + text.replace(" ", "+") if text else ""
+    return f"ERR {code}{tail}\r\n".encode("utf-8", "surrogateescape")
+
+
+def unknown_command(word: bytes) -> bytes:
+    """The answer to a command that is none; gearmand puts no separator before the word."""
+    return b"ERR UNKNOWN_COMMAND Unknown+server+command" + word + b"\r\n"
+
+
+def invalid_arguments(word: bytes) -> bytes:
+    """The answer to a command with words too few or too many."""
+    return (
+        b"ERR INVALID_ARGUMENTS An+incomplete+set+of+arguments+was+sent+to+this+command+"
+        + word
+        + b"\r\n"
+    )
+
+
+def table(rows: Iterable[Sequence[bytes | int]]) -> bytes:
+    """Rows of TAB-separated fields, closed by a line with a dot."""
+    lines = [
+        b"\t".join(field if isinstance(field, bytes) else b"%d" % field for field in row) + b"\n"
+        for row in rows
+    ]
+    lines.append(END)
+    return b"".join(lines)
+
+
+def words_of(line: bytes) -> list[bytes]:
+    """Split a command line at its blanks; a blank in front yields an empty first word.
+
+    Runs of blanks count as one, and trailing blanks are dropped.
+    """
+    words = line.split()
+    if line[:1] == b" " or not words:
+        words.insert(0, b"")
+    return words
+
+
+def find(words: Sequence[bytes]) -> Command | None:
+    """The command that these words name, or None. The longest match wins."""
+    best = None
+    for command in COMMANDS:
+        fixed = command.words
+        if len(words) >= len(fixed) and all(
+            word.lower() == name.encode() for word, name in zip(words, fixed, strict=False)
+        ):
+            best = command if best is None or len(fixed) > len(best.words) else best
+    return best
