@@ -1,1 +1,1 @@
-"""The server, the client and the worker on Trio: of floors 0 to 5 the only room that knows it."""
+"""Sockets, tasks and clocks: the only room below the faces that imports Trio."""

@@ -1,0 +1,169 @@
+"""The server's column of the connection machine: requests in, replies out in order.
+
+Replies and reply slots. A reply that is not known yet (a durable submission waits for its commit)
+takes a *slot*. While the oldest slot is empty everything else for this connection queues behind
+it, replies and WORK packets alike, so that no packet overtakes the JOB_CREATED it depends on. Only
+NOOP may pass: it answers nothing. A connection without an empty slot never touches the queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from trigear.model import CloseReason
+from trigear.protocol.connection import MAX_PACKET, Connection
+from trigear.wire.codec import REQ, Handler, Row, response, rows_for
+from trigear.wire.packets import ERROR, NOOP, PACKETS, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NOOP: Final = response(NOOP)
+
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+_HTTP_METHODS: Final = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"CONNECT ")
+_HTTP_ANSWER: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+def server_rows(cls: type[ServerConnection]) -> tuple[Row, ...]:
+    """The rows of a server that implements ``on_<packet name>`` for every request it serves."""
+    handlers: dict[int, Handler] = {
+        packet.number: getattr(cls, "on_" + packet.name.lower())
+        for packet in PACKETS.values()
+        if packet.asked_by and packet.served
+    }
+    return rows_for(handlers)
+
+
+class Slot:
+    """A reply that is not known yet. Tokens are compared by identity."""
+
+    __slots__ = ("data",)
+
+    def __init__(self) -> None:
+        self.data: bytes | None = None
+
+
+class ServerConnection(Connection):
+    """The server's end of one connection.
+
+    A subclass has one handler ``on_<packet name in lower case>`` per request, called with the
+    packet's arguments, and :meth:`on_command` for text lines.
+
+    Args:
+        touch: called with this connection when ``out`` is no longer empty, or when the end of the
+            connection was asked for; may be called more than once.
+    """
+
+    __slots__ = ("_heard", "_held", "_touch", "held_size")
+
+    incoming = REQ
+
+    def __init__(
+        self, touch: Callable[[ServerConnection], object], max_packet: int = MAX_PACKET
+    ) -> None:
+        super().__init__(max_packet)
+        self._touch = touch
+        self._held: deque[bytes | Slot] | None = None
+        self.held_size = 0
+        """Bytes that wait behind an empty slot."""
+        self._heard = False
+
+    # Output
+
+    def send(self, data: bytes) -> None:
+        """Send a reply or a push, behind everything that waits for a slot."""
+        if self._held is None:
+            if not self.out:
+                self._touch(self)
+            self.out.append(data)
+        else:
+            self._held.append(data)
+            self.held_size += len(data)
+
+    def send_noop(self) -> None:
+        """Wake the worker; passes replies that wait for a slot."""
+        if not self.out:
+            self._touch(self)
+        self.out.append(_NOOP)
+
+    def send_error(self, code: str, text: str) -> None:
+        """Refuse the request at hand."""
+        self.send(response(ERROR, code.encode(), text.encode()))
+
+    def reserve(self) -> Slot:
+        """Keep the place of a reply that will be known later."""
+        slot = Slot()
+        if self._held is None:
+            self._held = deque()
+        self._held.append(slot)
+        return slot
+
+    def fill(self, slot: Slot, data: bytes) -> None:
+        """Give the reply for a slot, and send what only waited for it."""
+        slot.data = data
+        held = self._held
+        if held is None:
+            return
+        if not self.out:
+            self._touch(self)
+        while held:
+            first = held[0]
+            if isinstance(first, Slot):
+                if first.data is None:
+                    return
+                self.out.append(first.data)
+            else:
+                self.out.append(first)
+                self.held_size -= len(first)
+            held.popleft()
+        self._held = None
+
+    def close(self, reason: CloseReason) -> None:
+        super().close(reason)
+        self._touch(self)
+
+    # Input
+
+    def receive(self, data: bytes, turn: int = 1 << 62) -> bool:
+        if not self._heard and data:
+            self._heard = True
+            if data.startswith(_TLS_HANDSHAKE):
+                self.close(CloseReason.SPEAKS_TLS)
+                return False
+            if data.startswith(_HTTP_METHODS) and b" HTTP/1." in data.partition(b"\n")[0]:
+                self.send(_HTTP_ANSWER)
+                self.close(CloseReason.SPEAKS_HTTP)
+                return False
+        return super().receive(data, turn)
+
+    def on_text(self, line: bytes) -> None:
+        self.on_command(line)
+
+    def on_command(self, line: bytes) -> None:
+        """A text command, without its line end."""
+        raise NotImplementedError
+
+    def on_wrong_magic(self, number: int) -> None:
+        self.send_error("INVALID_MAGIC", "Request magic expected")
+
+    def on_unknown_type(self, number: int) -> None:
+        self.send_error("INVALID_COMMAND", "Command not expected")
+
+    def on_bad_magic(self, start: bytes) -> None:
+        self.send_error("INVALID_MAGIC", "Neither a packet nor a text command")
+        self.close(CloseReason.BAD_MAGIC)
+
+    def on_malformed(self, number: int) -> None:
+        self.send_error("INVALID_PACKET", f"{name_of(number)} has too few arguments")
+        self.close(CloseReason.MALFORMED)
+
+    def on_too_large(self, number: int, size: int) -> None:
+        limit = self.decoder.max_packet
+        self.send_error("DATA_TOO_LARGE", f"Packet of {size} bytes; the limit is {limit}")
+        self.close(CloseReason.TOO_LARGE)
+
+    def on_line_too_long(self) -> None:
+        self.send(b"ERR LINE_TOO_LONG A+text+command+ends+in+a+newline\r\n")
+        self.close(CloseReason.LINE_TOO_LONG)

@@ -1,0 +1,439 @@
+"""The hub: one task that serves all of a server's sockets.
+
+A task per connection costs a Trio server two to four times the CPU of the work itself. So the
+sockets are registered, edge-triggered, with an epoll instance of the hub's own, and Trio waits only
+for that instance to become readable. Each round of :meth:`Hub.run`:
+
+1. poll without waiting; wait only if nothing is ready and no connection has undecoded packets;
+2. read each newly readable connection once and handle a bounded number of its packets; if some are
+   left the connection is *heavy* and is not read until they are handled;
+3. serve the heavy connections for at most ``SLICE`` seconds in all, in turn over the tenants and
+   then over a tenant's connections;
+4. flush every connection that was touched, with one send each;
+5. let other tasks run whenever ``SLICE`` seconds have passed since they last could.
+
+By time and not by count, because 200 connections that flood the server made a timer seconds late
+when the hub yielded every so many rounds.
+
+Edges. A readable event comes once, so a link remembers that it may have more to read until a read
+comes back short. Writability is only asked for after a send that did not fit. A hang-up comes once
+as well and is remembered; what can still be read is handled first, also when the connection is not
+being read because it takes no output. Events name descriptors, which are reused; a descriptor is
+looked up when its event is handled, in the same stretch of code that polled, and accepting happens
+in other tasks, so an event never reaches a later connection with the same descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+import time
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trigear.model import CloseReason
+from trigear.runtime.clock import now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trigear.engine.engine import Engine
+    from trigear.engine.session import Session
+
+log: Final = logging.getLogger("trigear.server")
+
+SLICE: Final = 0.002
+READ_SIZE: Final = 65536
+EVENTS: Final = 128
+"""Events handled per poll; more wait for the next."""
+
+JOIN_LIMIT: Final = 262144
+"""Output up to this size is joined into one piece; more goes out with a gathering send."""
+
+GATHER: Final = 64
+"""Pieces in one gathering send."""
+
+LINGER: Final = 10.0
+"""Seconds a connection that is to be closed may take to accept its last output."""
+
+DISCARD: Final = 2.0
+"""Seconds for which a connection that we end is read and its input dropped: closing it with input
+unread would make the system reset it, and the peer would lose our last words."""
+
+DISCARD_READS: Final = 16
+
+_IN: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_INOUT: Final = _IN | select.EPOLLOUT
+_ENDS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_GONE: Final = select.EPOLLHUP | select.EPOLLERR
+_perf: Final = time.perf_counter
+
+
+class Link:
+    """A socket and its session."""
+
+    __slots__ = (
+        "closing",
+        "deadline",
+        "ending",
+        "fd",
+        "heavy",
+        "hung",
+        "paused",
+        "pending",
+        "readable",
+        "session",
+        "sock",
+        "unsent",
+        "writing",
+    )
+
+    def __init__(self, sock: socket.socket, session: Session) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.session = session
+        self.pending: list[bytes | memoryview] = []
+        """Output the socket did not take yet."""
+        self.unsent = 0
+        self.readable = False
+        self.ending = False
+        """The peer closed its side: read until the end is seen."""
+        self.hung = False
+        """Both directions are dead: what is left is to read what came before."""
+        self.heavy = False
+        """In the queue of connections with undecoded packets."""
+        self.paused = False
+        """Not read, because the peer does not take its output."""
+        self.writing = False
+        """Waiting for the socket to become writable."""
+        self.closing: CloseReason | None = None
+        """The engine knows the connection as lost; its last output is on the way."""
+        self.deadline = 0.0
+
+
+class Hub:
+    """Serves sockets for an engine.
+
+    Args:
+        engine: decides everything.
+        idle: called when there is nothing to do, before waiting.
+    """
+
+    def __init__(self, engine: Engine, idle: Callable[[], None] = lambda: None) -> None:
+        self._engine = engine
+        self._idle = idle
+        self._links: dict[int, Link] = {}
+        self._by_number: dict[int, Link] = {}
+        self._again: list[Link] = []
+        self._heavy: OrderedDict[str, deque[Link]] = OrderedDict()
+        self._closing: set[Link] = set()
+        self._number = 0
+        self._moment = now()
+        self._epoll = select.epoll()
+        self._nudge = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._nudge, select.EPOLLIN | select.EPOLLET)
+        self.after_pass: Callable[[], None] = lambda: None
+        """Called after each flush, for whoever waits for what the engine did."""
+
+    # Connections
+
+    def add(self, sock: socket.socket, address: str) -> None:
+        """Serve a connected socket; the hub owns it from here on."""
+        sock.setblocking(False)
+        self._number += 1
+        session = self._engine.connection_opened(self._number, address, now())
+        link = Link(sock, session)
+        self._links[link.fd] = link
+        self._by_number[session.number] = link
+        self._epoll.register(link.fd, _IN)
+        log.debug("%r opened", session)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def _lose(self, link: Link, reason: CloseReason) -> None:
+        """The connection is over, except that its last output may still be on the way."""
+        session = link.session
+        if session.number in self._by_number:
+            if session.closing is not None and reason is CloseReason.PEER_CLOSED:
+                reason = session.closing
+            link.pending.extend(session.take())
+            link.closing = reason
+            del self._by_number[session.number]
+            self._engine.connection_lost(session, reason, now())
+            link.unsent = sum(len(piece) for piece in link.pending)
+            link.deadline = trio.current_time() + LINGER
+            self._closing.add(link)
+        if link.unsent and not link.hung:
+            self._push(link)
+        else:
+            self._bid_farewell(link)
+
+    def _bid_farewell(self, link: Link) -> None:
+        """Everything is sent: close, but let a peer that still writes read our last words."""
+        if link.hung or link.ending:
+            self._close(link)
+            return
+        try:
+            link.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(link)
+            return
+        link.deadline = trio.current_time() + DISCARD
+        self._discard(link)
+
+    def _discard(self, link: Link) -> None:
+        """Read and drop what still comes from a peer whose connection is over."""
+        try:
+            for _ in range(DISCARD_READS):
+                if not link.sock.recv(READ_SIZE):
+                    self._close(link)
+                    return
+        except BlockingIOError:
+            link.readable = False
+        except OSError:
+            self._close(link)
+        else:
+            self._again.append(link)
+
+    def _close(self, link: Link) -> None:
+        if self._links.pop(link.fd, None) is None:
+            return
+        self._closing.discard(link)
+        self._epoll.unregister(link.fd)
+        link.sock.close()
+
+    def close_overdue(self) -> float:
+        """Close what lingers too long; returns when to come back, by Trio's clock."""
+        moment = trio.current_time()
+        for link in [link for link in self._closing if link.deadline <= moment]:
+            self._close(link)
+        return min((link.deadline for link in self._closing), default=float("inf"))
+
+    def close_all(self, reason: CloseReason) -> None:
+        """End every connection, after one try to send what waits."""
+        for link in list(self._links.values()):
+            self._lose(link, reason)
+            self._close(link)
+        self._engine.take_touched()
+        self._epoll.close()
+        os.close(self._nudge)
+
+    # The loop
+
+    def nudge(self) -> None:
+        """Make a waiting hub look at its connections again."""
+        os.eventfd_write(self._nudge, 1)
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            TrigearInternalError: the engine must not go on.
+        """
+        poll = self._epoll.poll
+        links = self._links
+        engine = self._engine
+        last = _perf()
+        while True:
+            events = poll(0, EVENTS)
+            if not events and not self._again and not self._heavy:
+                self._idle()
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                last = _perf()
+                events = poll(0, EVENTS)
+            self._moment = now()
+            for fd, mask in events:
+                link = links.get(fd)
+                if link is None:
+                    continue
+                if mask & select.EPOLLOUT and link.writing:
+                    self._push(link)
+                if mask & ~select.EPOLLOUT:
+                    link.readable = True
+                    if mask & _ENDS:
+                        link.ending = True
+                    if mask & _GONE:
+                        link.hung = True
+                        link.paused = False
+                    if not link.heavy and not link.paused:
+                        self._read(link)
+            if self._again:
+                again, self._again = self._again, []
+                for link in again:
+                    if link.readable and not link.heavy and not link.paused:
+                        self._read(link)
+            if self._heavy:
+                self._serve_heavy(engine)
+            self.flush()
+            if _perf() - last > SLICE:
+                await trio.lowlevel.checkpoint()
+                last = _perf()
+
+    def _read(self, link: Link) -> None:
+        """Read a connection once."""
+        if link.closing is not None:
+            if link.hung:
+                self._close(link)
+            else:
+                self._discard(link)
+            return
+        try:
+            data = link.sock.recv(READ_SIZE)
+        except BlockingIOError:
+            link.readable = False
+            return
+        except OSError as error:
+            silent = error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)
+            link.hung = link.ending = True
+            self._lose(link, CloseReason.PEER_SILENT if silent else CloseReason.PEER_RESET)
+            return
+        if not data:
+            link.ending = True
+            partial = link.session.decoder.buffered
+            self._lose(link, CloseReason.MID_PACKET if partial else CloseReason.PEER_CLOSED)
+            return
+        if len(data) < READ_SIZE and not link.ending:
+            link.readable = False
+        self._receive(link, data)
+
+    def _receive(self, link: Link, data: bytes) -> None:
+        session = link.session
+        try:
+            more = self._engine.receive(session, data, self._moment)
+        except Exception as error:
+            # The one place where a fault is caught: it stays with its connection, unless the
+            # engine says that the queues are damaged.
+            self._engine.fault(session, error)
+            return
+        if more:
+            link.heavy = True
+            tenant = session.peer.tenant.name
+            queue = self._heavy.get(tenant)
+            if queue is None:
+                self._heavy[tenant] = deque((link,))
+            else:
+                queue.append(link)
+        elif link.readable:
+            self._again.append(link)
+
+    def _serve_heavy(self, engine: Engine) -> None:
+        """Give connections with undecoded packets their turns."""
+        heavy = self._heavy
+        end = _perf() + SLICE
+        while heavy and _perf() < end:
+            tenant, queue = heavy.popitem(last=False)
+            link = queue.popleft()
+            if queue:
+                heavy[tenant] = queue
+            link.heavy = False
+            if link.closing is None and not link.paused:
+                self._receive(link, b"")
+
+    # Output
+
+    def flush(self) -> None:
+        """Send what the engine left in the sessions it touched."""
+        engine = self._engine
+        while touched := engine.take_touched():
+            for session in touched:
+                link = self._by_number.get(session.number)
+                if link is not None:
+                    self._flush(link, session)
+        self.after_pass()
+
+    def _flush(self, link: Link, session: Session) -> None:
+        out = session.out
+        if out:
+            session.out = []
+            if link.writing:
+                link.pending += out
+                link.unsent += sum(map(len, out))
+            else:
+                self._send(link, out)
+        if link.unsent or session.held_size or link.paused:
+            self._press(link, session)
+        if session.closing is not None and session.number in self._by_number:
+            self._lose(link, session.closing)
+
+    def _send(self, link: Link, out: list[bytes]) -> None:
+        """Try to send everything at once; what does not fit waits for writability."""
+        data = out[0] if len(out) == 1 else b"".join(out) if _fits(out) else None
+        try:
+            if data is not None:
+                sent = link.sock.send(data)
+                if sent == len(data):
+                    return
+                link.pending = [memoryview(data)[sent:]]
+                link.unsent = len(data) - sent
+            else:
+                link.pending = list(out)
+                link.unsent = sum(map(len, out))
+                self._push(link)
+                return
+        except BlockingIOError:
+            link.pending = list(out)
+            link.unsent = sum(map(len, out))
+        except OSError:
+            # The end shows itself as an event, after what can still be read.
+            return
+        self._want_writable(link)
+
+    def _want_writable(self, link: Link) -> None:
+        if not link.writing and link.fd in self._links:
+            link.writing = True
+            self._epoll.modify(link.fd, _INOUT)
+
+    def _push(self, link: Link) -> None:
+        """Send what waits, until it is gone or the socket is full again."""
+        pending = link.pending
+        done = 0
+        try:
+            while done < len(pending):
+                pieces = pending[done : done + GATHER]
+                sent = link.sock.sendmsg(pieces)
+                link.unsent -= sent
+                for piece in pieces:
+                    if sent < len(piece):
+                        pending[done] = memoryview(piece)[sent:]
+                        break
+                    sent -= len(piece)
+                    done += 1
+        except BlockingIOError:
+            pass
+        except OSError:
+            done = len(pending)
+            link.unsent = 0
+        del pending[:done]
+        if pending:
+            self._want_writable(link)
+        elif link.writing:
+            link.writing = False
+            self._epoll.modify(link.fd, _IN)
+        if link.closing is not None:
+            if not pending:
+                self._bid_farewell(link)
+        elif link.paused:
+            self._press(link, link.session)
+
+    def _press(self, link: Link, session: Session) -> None:
+        """Back-pressure: stop or go on reading a connection by what it has not taken."""
+        goes_on = self._engine.unsent(session, link.unsent, session.held_size, now())
+        if not goes_on and not link.hung:
+            link.paused = True
+        elif link.paused:
+            link.paused = False
+            if link.session.decoder.buffered and not link.heavy:
+                self._receive(link, b"")
+            if link.readable and not link.heavy:
+                self._again.append(link)
+            self.nudge()
+
+
+def _fits(out: list[bytes]) -> bool:
+    return sum(map(len, out)) <= JOIN_LIMIT

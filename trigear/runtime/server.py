@@ -1,0 +1,340 @@
+"""A Gearman server in a nursery.
+
+::
+
+    serve
+    ├── listeners      one task per socket: accept
+    ├── hub            every connection
+    ├── timer          the engine's deadlines
+    ├── committer      one thread, one batch at a time (only with a store)
+    └── drain          once asked for: waits until nothing runs or the grace is over
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import socket
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trigear.engine.config import Keepalive, ServerConfig
+from trigear.engine.engine import Engine, Statistics
+from trigear.engine.handles import HandleMint
+from trigear.errors import StoreFenced, TrigearInternalError
+from trigear.model import CloseReason
+from trigear.runtime.clock import now
+from trigear.runtime.committer import Committer
+from trigear.runtime.hub import Hub
+from trigear.runtime.listeners import address_text, bind, peer_text, unlink_unix
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from trigear.stores.base import Store
+
+log: Final = logging.getLogger("trigear.server")
+
+ACCEPTS: Final = 32
+"""Connections accepted in a row before other tasks have their turn."""
+
+ACCEPT_PAUSE: Final = 0.5
+"""Seconds without accepting when the process is out of descriptors or memory."""
+
+DRAIN_LOOK: Final = 0.1
+"""Seconds between two looks whether a draining server is done."""
+
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+GARBAGE: Final = 50_000
+"""New objects that are worth a collection when the server has nothing else to do."""
+
+
+class Server:
+    """A running server, as :func:`serve` hands it over when it accepts connections."""
+
+    def __init__(
+        self, engine: Engine, hub: Hub, addresses: Sequence[str], config: ServerConfig
+    ) -> None:
+        self._engine = engine
+        self._hub = hub
+        self._config = config
+        self.addresses = tuple(addresses)
+        """What the server listens at, as `host:port`, `[host]:port` or `unix:path`."""
+        self.drain_asked = trio.Event()
+        self.stopped = trio.Event()
+        self.failure: Exception | None = None
+
+    def statistics(self) -> Statistics:
+        """Counters and gauges of this moment."""
+        return self._engine.statistics()
+
+    def drain(self) -> None:
+        """Stop gracefully: close the listeners, let running jobs end for at most the grace.
+
+        Returns at once; :func:`serve` returns when the drain is over. Asking again changes
+        nothing; :meth:`stop` ends it early.
+        """
+        if not self.drain_asked.is_set():
+            self._engine.drain(now())
+            self._hub.flush()
+            self.drain_asked.set()
+
+    def stop(self) -> None:
+        """Stop now. Connections are closed; jobs in memory are gone."""
+        self.stopped.set()
+
+    def reload(self, config: ServerConfig) -> None:
+        """Take the settings that may change while running: those of the functions, timeouts,
+        attempts. Addresses stay as they are."""
+        self._engine.reload(config.engine)
+
+
+async def serve(
+    config: ServerConfig,
+    sockets: Sequence[socket.socket],
+    *,
+    store: Store | None = None,
+    own_process: bool = False,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until the server is stopped or drained, or this call is cancelled.
+
+    Args:
+        config: how the server behaves.
+        sockets: bound sockets, see :func:`trigear.runtime.listeners.bind`; closed at the end.
+        store: where background jobs are recorded; None keeps them in memory.
+        own_process: whether this program is nothing but the server. Then automatic garbage
+            collection is switched off and done when nothing else is to be done.
+        task_status: gets the :class:`Server` when connections are accepted.
+
+    Raises:
+        TrigearInternalError: a bug damaged the queues, or another server took over the store.
+
+    Cancelling it closes all connections at once.
+    """
+    start = now()
+    mint = HandleMint(config.engine.handle_prefix, os.urandom(16))
+    engine = Engine(config.engine, mint, start, durable=store is not None)
+    hub = Hub(engine, _collector() if own_process else _nothing)
+    addresses = [address_text(sock) for sock in sockets]
+    server = Server(engine, hub, addresses, config)
+    timer = _Timer(engine, hub)
+    committer = None if store is None else Committer(engine, store, hub.flush)
+
+    def after_pass() -> None:
+        timer.look()
+        if committer is not None:
+            committer.offer()
+            if engine.fenced:
+                server.failure = StoreFenced("another server owns the store now")
+                server.stop()
+
+    hub.after_pass = after_pass
+    try:
+        async with trio.open_nursery() as nursery:
+
+            async def run_hub() -> None:
+                try:
+                    await hub.run()
+                except Exception as error:
+                    server.failure = error
+                    server.stop()
+
+            async def drain() -> None:
+                await server.drain_asked.wait()
+                listening.cancel()
+                await _wait_drained(engine, hub, config)
+                server.stop()
+
+            listening = trio.CancelScope()
+            nursery.start_soon(run_hub)
+            nursery.start_soon(timer.run)
+            if committer is not None:
+                nursery.start_soon(committer.run)
+            nursery.start_soon(drain)
+            nursery.start_soon(_listen, sockets, hub, config, listening)
+            task_status.started(server)
+            await server.stopped.wait()
+            nursery.cancel_scope.cancel()
+    finally:
+        server.stopped.set()
+        unlink_unix(sockets)
+        for sock in sockets:
+            sock.close()
+        left = engine.statistics()
+        hub.close_all(CloseReason.SHUTDOWN)
+        if left.jobs and store is None:
+            log.warning("%d jobs in memory are gone with this server", left.jobs)
+    if isinstance(server.failure, TrigearInternalError):
+        raise server.failure
+    if server.failure is not None:
+        raise TrigearInternalError(f"the server had to stop: {server.failure}") from server.failure
+
+
+@asynccontextmanager
+async def open_server(
+    config: ServerConfig | None = None, *, store: Store | None = None
+) -> AsyncIterator[Server]:
+    """Run a server beside the block; the block's end stops it.
+
+    Raises:
+        ConfigError, OSError: an address cannot be used.
+    """
+    config = config or ServerConfig()
+    sockets = bind(config)
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def run(task_status: trio.TaskStatus[Server]) -> None:
+            nonlocal failure
+            try:
+                await serve(config, sockets, store=store, task_status=task_status)
+            except TrigearInternalError as error:
+                failure = error
+                nursery.cancel_scope.cancel()
+
+        server = await nursery.start(run)
+        try:
+            yield server
+        finally:
+            server.stop()
+    if failure is not None:
+        raise failure
+
+
+def _nothing() -> None:
+    pass
+
+
+def _collector() -> Callable[[], None]:
+    """Garbage collection by hand, when idle.
+
+    A full collection looks at every queued job; a million of them cost a quarter of a second, at
+    a time of the interpreter's choosing. The server makes no cycles on its way of the data. So
+    what is alive now is set aside for good, again and again, and only what came since is looked
+    at, when nothing else is to be done.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+    def collect() -> None:
+        if gc.get_count()[0] > GARBAGE:
+            gc.collect()
+            gc.freeze()
+
+    return collect
+
+
+class _Timer:
+    """Calls the engine at its deadlines."""
+
+    def __init__(self, engine: Engine, hub: Hub) -> None:
+        self._engine = engine
+        self._hub = hub
+        self._scope = trio.CancelScope()
+        self._at = 0.0
+
+    def look(self) -> None:
+        """The engine's deadline may be earlier than before."""
+        deadline = self._engine.next_deadline()
+        if deadline < self._at:
+            self._at = self._scope.deadline = deadline
+
+    async def run(self) -> None:
+        while True:
+            self._at = min(self._engine.next_deadline(), self._hub.close_overdue())
+            with trio.CancelScope(deadline=self._at) as self._scope:
+                await trio.sleep_forever()
+            self._engine.tick(now())
+            self._hub.flush()
+
+
+async def _listen(
+    sockets: Sequence[socket.socket], hub: Hub, config: ServerConfig, scope: trio.CancelScope
+) -> None:
+    """Accept connections until the scope is cancelled; then the sockets are closed."""
+    with scope:
+        async with trio.open_nursery() as nursery:
+            for sock in sockets:
+                nursery.start_soon(_accept, sock, hub, config)
+    unlink_unix(sockets)
+    for sock in sockets:
+        sock.close()
+
+
+async def _accept(listener: socket.socket, hub: Hub, config: ServerConfig) -> None:
+    networks = [ip_network(network, strict=False) for network in config.allow]
+    tcp = listener.family != socket.AF_UNIX
+    exhausted = False
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        for _ in range(ACCEPTS):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    # The peer was gone before it was accepted; the next one may be fine.
+                    continue
+                if not exhausted:
+                    log.error(
+                        "cannot accept connections: %s; trying again every %s s",
+                        error.strerror,
+                        ACCEPT_PAUSE,
+                    )
+                exhausted = True
+                await trio.sleep(ACCEPT_PAUSE)
+                break
+            exhausted = False
+            text = peer_text(address)
+            if tcp:
+                if networks and not _allowed(address[0], networks):
+                    log.warning("refused %s: %s", text, CloseReason.NOT_ALLOWED.value)
+                    sock.close()
+                    continue
+                _set_options(sock, config.keepalive)
+            hub.add(sock, text)
+        await trio.lowlevel.checkpoint()
+
+
+def _allowed(host: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    peer = ip_address(host.partition("%")[0])
+    return any(peer in network for network in networks)
+
+
+def _set_options(sock: socket.socket, keepalive: Keepalive | None) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if keepalive is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, keepalive.idle),
+        (socket.TCP_KEEPINTVL, keepalive.interval),
+        (socket.TCP_KEEPCNT, keepalive.count),
+        (socket.TCP_USER_TIMEOUT, keepalive.user_timeout and keepalive.user_timeout * 1000),
+    ):
+        if value is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def _wait_drained(engine: Engine, hub: Hub, config: ServerConfig) -> None:
+    """Wait until nothing runs any more, or the grace is over."""
+    grace = float("inf") if config.grace is None else config.grace
+    with trio.move_on_after(grace) as scope:
+        while not engine.drained:
+            await trio.sleep(DRAIN_LOOK)
+            if engine.hands_out_nothing:
+                engine.dismiss_idle()
+                hub.flush()
+    if scope.cancelled_caught:
+        log.warning(
+            "the grace of %s s is over with %d jobs running", grace, engine.statistics().running
+        )
