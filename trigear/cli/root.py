@@ -1,0 +1,99 @@
+"""The command `trigear` and the table of its commands, each loaded when it is called for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import click
+
+from trigear import __version__
+from trigear.cli.manners import Manners, with_manners
+from trigear.cli.report import Status, only_one, report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Entry(NamedTuple):
+    """Where a command lives, and its line in the list of commands."""
+
+    module: str
+    name: str
+    help: str
+
+
+COMMANDS: Final = {
+    "config": Entry("trigear.cli.config", "config_group", "Check and show the configuration."),
+    "demo": Entry("trigear.cli.demo", "demo_command", "Watch a server and workers do real jobs."),
+    "server": Entry("trigear.cli.server", "server_command", "Run the job server."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(entry.module), entry.name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            known = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command '{name}': {known}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    name="trigear",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="trigear %(version)s")
+@with_manners
+@click.pass_context
+def trigear_command(ctx: click.Context) -> int | None:
+    """A Gearman job server, client and worker."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(Status.USAGE)
+    return None
+
+
+def run(command: click.Command, program: str, args: Sequence[str]) -> int:
+    """Run a command as the program of this process; every end becomes an exit status."""
+    manners = Manners()
+    try:
+        # Not standalone: click would print errors over several lines and exit by itself.
+        end = command.main(list(args), prog_name=program, standalone_mode=False, obj=manners)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        return report(program, only_one(error), manners)
+    return end if isinstance(end, int) else Status.DONE
+
+
+def run_trigear(args: Sequence[str]) -> int:
+    return run(trigear_command, "trigear", args)
+
+
+def run_gearmand(args: Sequence[str]) -> int:
+    from trigear.cli.gearmand import gearmand_command
+
+    return run(gearmand_command, "gearmand", args)

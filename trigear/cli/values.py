@@ -1,0 +1,135 @@
+"""Kinds of option values: durations, sizes, ports, networks. Each says in its error how to write
+one. Plain numbers keep the unit that Gearman's own programs give them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SECONDS: Final[Mapping[str, float]] = {
+    "": 1.0,
+    "ms": 0.001,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
+
+BYTES: Final[Mapping[str, int]] = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+}
+
+_NUMBER_AND_UNIT: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>[A-Za-z]*)")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `500ms`, `30s`, `5m`, `24h`, `7d` or a plain number of seconds.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = _NUMBER_AND_UNIT.fullmatch(str(value).strip())
+    if found is None or found["unit"] not in SECONDS:
+        raise ValueError(f"'{value}' is not a duration: write 500ms, 30s, 5m or 24h")
+    return float(found["number"]) * SECONDS[found["unit"]]
+
+
+def parse_whole_seconds(value: object) -> int:
+    """The same for what the system counts in whole seconds: one at least.
+
+    Raises:
+        ValueError: it is less, or broken, or no duration.
+    """
+    seconds = parse_duration(value)
+    if seconds < 1 or not seconds.is_integer():
+        raise ValueError(f"'{value}' is not a whole number of seconds, at least 1")
+    return int(seconds)
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `64KiB`, `1MiB`, `2GB` or a plain number of bytes.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = _NUMBER_AND_UNIT.fullmatch(str(value).strip())
+    factor = BYTES.get(found["unit"].lower()) if found is not None else None
+    if found is None or factor is None:
+        raise ValueError(f"'{value}' is not a size: write 64KiB, 16MiB, 1GiB or a number of bytes")
+    size = float(found["number"]) * factor
+    if not size.is_integer():
+        raise ValueError(f"'{value}' is not a whole number of bytes")
+    return int(size)
+
+
+def parse_port(value: object) -> int:
+    """A TCP port by number, or by the name of its service.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = str(value)
+    if text.isascii() and text.isdigit():
+        port = int(text)
+        if port > 65535:
+            raise ValueError(f"{port} is not a port: the last one is 65535")
+        return port
+    try:
+        return socket.getservbyname(text, "tcp")
+    except OSError as error:
+        raise ValueError(f"'{text}' is neither a port nor the name of a service") from error
+
+
+def parse_network(value: object) -> str:
+    """An IP network, or one address.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = str(value)
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        pass
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"'{text}' is not a network: write 10.0.0.0/8, fd00::/8 or ::1") from None
+    raise ValueError(f"'{text}' has bits set beyond its length: did you mean {meant}?")
+
+
+class Kind(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
+    """A kind of value that a function reads; its ValueError is what the user gets to see."""
+
+    def __init__(self, name: str, parse: Callable[[object], object]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION: Final = Kind("duration", parse_duration)
+WHOLE_SECONDS: Final = Kind("duration", parse_whole_seconds)
+SIZE: Final = Kind("size", parse_size)
+PORT: Final = Kind("port", parse_port)
+NETWORK: Final = Kind("network", parse_network)
