@@ -1,0 +1,129 @@
+"""`trigear config`: is the configuration good, what is in force, and what could be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from trigear.cli import config_file, serve
+from trigear.cli.manners import Manners, with_manners
+from trigear.cli.server import functions_of, plan_of, server_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ORIGINS: Final = {
+    ParameterSource.ENVIRONMENT: "environment",
+    ParameterSource.DEFAULT_MAP: "file",
+}
+
+
+@click.group(name="config")
+@with_manners
+@click.help_option("--help")
+def config_group() -> None:
+    """Check and show the configuration of `trigear server`."""
+
+
+def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--config",
+        "path",
+        envvar="TRIGEAR_CONFIG",
+        metavar="FILE",
+        help="Configuration file. Default: the one the server would read.",
+    )(command)
+
+
+@config_group.command(name="check")
+@file_option
+@with_manners
+@click.help_option("--help")
+def check_command(path: str | None) -> int:
+    """Say whether the server would start with the file and the environment as they are."""
+    return serve.check(plan_of(server_context(path), os.getcwd()))
+
+
+@config_group.command(name="show")
+@file_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@with_manners
+@click.help_option("--help")
+def show_command(path: str | None, *, as_json: bool) -> int:
+    """Print every setting that is in force and where it comes from."""
+    ctx = server_context(path)
+    settings = {}
+    for name, option in config_file.settable(server_command).items():
+        source = ctx.get_parameter_source(str(option.name))
+        origin = ORIGINS.get(source, "default") if source is not None else "default"
+        settings[name] = (ctx.params[str(option.name)], origin)
+    functions = {
+        name.decode(): {
+            "timeout": found.timeout,
+            "attempts": found.attempts,
+            "on_timeout": found.on_timeout and found.on_timeout.value,
+        }
+        for name, found in functions_of(ctx).items()
+    }
+    if as_json:
+        server = {
+            name: {"value": value, "from": where} for name, (value, where) in settings.items()
+        }
+        click.echo(json.dumps({"server": server, "function": functions}))
+        return 0
+    click.echo("[server]")
+    for name, (value, where) in settings.items():
+        line = f"{name} = {toml_value(value)}" if value is not None else f"# {name}: not set"
+        click.echo(f"{line:<40}  # {where}")
+    for name, found in functions.items():
+        click.echo(f"\n[function.{toml_value(name)}]")
+        for key, value in found.items():
+            if value is not None:
+                click.echo(f"{key} = {toml_value(value)}")
+    return 0
+
+
+@config_group.command(name="example")
+@with_manners
+@click.help_option("--help")
+def example_command() -> int:
+    """Print a configuration file with every setting, its default and what it does."""
+    ctx = click.Context(server_command)
+    click.echo("# trigear.toml: every setting, commented out, with its default.\n\n[server]")
+    for name, option in config_file.settable(server_command).items():
+        for line in textwrap.wrap(option.help or "", 96):
+            click.echo(f"# {line}")
+        default = option.get_default(ctx)
+        known = isinstance(default, str | int | float | list | tuple)
+        value = toml_value(default) if known else toml_value([] if option.multiple else "")
+        click.echo(f"#{name} = {value}\n")
+    click.echo(
+        "# For the jobs of one function, whoever submits them:\n"
+        '#[function."resize"]\n'
+        "# How long a worker may take that names no time of its own; 0: any time.\n"
+        '#timeout = "30s"\n'
+        "# How often a job may be lost or time out; 0: any number of times.\n"
+        "#attempts = 10\n"
+        '#on_timeout = "reassign"'
+    )
+    return 0
+
+
+def server_context(path: str | None) -> click.Context:
+    """What `trigear server` would work with if it were started with this file."""
+    arguments = [] if path is None else ["--config", path]
+    return server_command.make_context("trigear server", arguments, obj=Manners())
+
+
+def toml_value(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    # JSON's strings, numbers and truth values are TOML's, too.
+    return json.dumps(value)

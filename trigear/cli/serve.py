@@ -1,0 +1,271 @@
+"""Starting a server as a process, keeping it, ending it: the same for both faces.
+
+What happens before Trio runs, and in which order, is told in :mod:`trigear.cli.process`. Signals:
+
+=========  ======================================  ===========================================
+signal     trigear                                 gearmand's face
+=========  ======================================  ===========================================
+SIGTERM,   drain: what runs may end within         stop at once
+SIGINT     `--grace`; a second one stops at once
+SIGUSR1    drain                                   accept nobody new, end when no job is left
+SIGHUP     reopen the log, read the configuration  reopen the log
+=========  ======================================  ===========================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from trigear import __version__
+from trigear.cli import exposure, process
+from trigear.cli.logs import Log, LogStyle, give_file_to
+from trigear.cli.report import Failure, Status, line_for, only_one, status_of
+from trigear.errors import TrigearError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import trio
+
+    from trigear.cli.plan import PidFileSettings, Plan
+    from trigear.engine.config import ServerConfig
+    from trigear.runtime.server import Server
+
+log: Final = logging.getLogger("trigear.server")
+
+RENEWABLE: Final = ("functions", "attempts", "on_timeout")
+"""Settings of the engine that a running server takes over from a changed file."""
+
+
+def check(plan: Plan) -> int:
+    """Say whether ``plan`` could be started, as far as that can be known without starting."""
+    wide = exposure.wide_addresses(plan.config)
+    if not plan.insecure_open:
+        exposure.refuse_exposure(wide)
+    if plan.run_as is not None:
+        process.identity(plan.run_as, plan.run_as_option)
+    click.echo(f"good: would listen on {', '.join(plan.config.listen)}; store: memory")
+    return Status.DONE
+
+
+def start(plan: Plan) -> int:
+    """Serve as ``plan`` says until a signal ends it.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        Failure: it could not be started, or broke; the message is the line to print.
+    """
+    launch = Launch(plan)
+    try:
+        return launch.run()
+    except Exception as error:
+        cause = only_one(error)
+        launch.status = status_of(cause)
+        if launch.status == Status.BUG:
+            raise
+        if plan.failure is not None:
+            launch.status = plan.failure
+        raise Failure(line_for(cause), launch.status) from error
+    finally:
+        launch.clean_up()
+
+
+class Launch:
+    """One start of a server: holds what must be let go of at the end."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.status: int = Status.BUG
+        self.daemon: process.Daemon | None = None
+        self.pid_file: process.PidFile | None = None
+        self.log: Log | None = None
+        self.notes = list(plan.notes)
+
+    def run(self) -> int:
+        plan = self.plan
+        wide = exposure.wide_addresses(plan.config)
+        if not plan.insecure_open:
+            exposure.refuse_exposure(wide)
+        elif warning := exposure.warning_for(wide):
+            self.notes.append(warning)
+        user = None if plan.run_as is None else process.identity(plan.run_as, plan.run_as_option)
+        descriptors = process.raise_descriptor_limit(plan.descriptors)
+        if plan.daemon:
+            self.daemon = process.detach()
+        sockets = self.bind()
+        if plan.pid_file is not None:
+            self.pid_file = self.write_pid_file(plan.pid_file)
+        if user is not None:
+            self.hand_over(user, sockets)
+            process.become(user)
+        self.log = Log(plan.log)
+        if self.log.complaint:
+            self.notes.append(self.log.complaint)
+        import trio
+
+        engine = dataclasses.replace(plan.config.engine, pid=os.getpid())
+        config = dataclasses.replace(plan.config, engine=engine)
+        self.status = trio.run(Service(self, self.log, config, descriptors).run, sockets)
+        return self.status
+
+    def bind(self) -> list[socket.socket]:
+        from trigear.runtime.listeners import bind
+
+        sockets = bind(self.plan.config)
+        if not self.plan.insecure_open:
+            exposure.refuse_exposed_sockets(sockets)
+        return sockets
+
+    def hand_over(self, user: process.Identity, sockets: list[socket.socket]) -> None:
+        """Give what was made as root to the user who will need it."""
+        if self.plan.log.is_file:
+            give_file_to(self.plan.log.target, user.uid, user.gid)
+        for bound in sockets:
+            if bound.family == socket.AF_UNIX:
+                os.chown(bound.getsockname(), user.uid, user.gid, follow_symlinks=False)
+
+    def write_pid_file(self, settings: PidFileSettings) -> process.PidFile | None:
+        try:
+            return process.PidFile(settings.path)
+        except OSError as error:
+            if not settings.required:
+                return None
+            status = Status.NOT_ALLOWED if isinstance(error, PermissionError) else Status.NO
+            raise Failure(
+                f"pid file {settings.path}: {error.strerror}; name another with --pid-file",
+                status,
+            ) from error
+
+    def clean_up(self) -> None:
+        if self.daemon is not None:
+            self.daemon.ended(self.status)
+        if self.pid_file is not None:
+            self.pid_file.remove()
+        if self.log is not None:
+            self.log.close()
+
+
+class Service:
+    """The server and the signals that steer it, under Trio."""
+
+    def __init__(self, launch: Launch, opened: Log, config: ServerConfig, descriptors: int) -> None:
+        self.plan = launch.plan
+        self.daemon = launch.daemon
+        self.notes = launch.notes
+        self.log = opened
+        self.config = config
+        self.descriptors = descriptors
+        self.status = Status.DONE
+
+    async def run(self, sockets: list[socket.socket]) -> int:
+        """Serve on ``sockets`` until a signal ends it; returns the exit status."""
+        import trio
+
+        from trigear.runtime.server import serve
+
+        async def until_it_ends(task_status: trio.TaskStatus[Server]) -> None:
+            await serve(self.config, sockets, own_process=True, task_status=task_status)
+            nursery.cancel_scope.cancel()
+
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+        with trio.open_signal_receiver(*numbers) as arriving:
+            async with trio.open_nursery() as nursery:
+                server: Server = await nursery.start(until_it_ends)
+                self.announce(server)
+                if self.daemon is not None:
+                    self.daemon.ready()
+                await self.heed(arriving, server)
+        self.say(f"stopped; pid {os.getpid()}", shown=False)
+        return self.status
+
+    def announce(self, server: Server) -> None:
+        """Say that it serves now, where, and what to know about it."""
+        for note in self.notes:
+            self.warn(note)
+        if self.plan.hint is not None:
+            self.say(self.plan.hint)
+        addresses = ", ".join(str(address) for address in server.addresses)
+        face = " with gearmand's options" if self.config.compat_gearmand else ""
+        self.say(
+            f"trigear {__version__}{face} listening on {addresses};"
+            f" store: memory (queued jobs do not survive a stop); pid {os.getpid()}"
+        )
+        log.info("up to %d open files and connections", self.descriptors)
+
+    def say(self, text: str, *, shown: bool = True) -> None:
+        """Log ``text``; let the person who starts the server see it, too, wherever the log goes."""
+        log.info(text)
+        machine_reads_stderr = self.log.on_stderr and self.plan.log.style is LogStyle.JSON
+        seen = self.log.on_stderr and log.isEnabledFor(logging.INFO)
+        if shown and not (seen or machine_reads_stderr or self.plan.quiet):
+            click.echo(f"{self.plan.program}: {text}", err=True)
+
+    def warn(self, text: str) -> None:
+        log.warning(text)
+        if not self.log.on_stderr or not log.isEnabledFor(logging.WARNING):
+            click.echo(f"{self.plan.program}: warning: {text}", err=True)
+
+    async def heed(self, arriving: AsyncIterator[int], server: Server) -> None:
+        """Do what signals ask for, until the server has ended."""
+        draining = False
+        async for number in arriving:
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP:
+                self.renew(server)
+            elif number == signal.SIGUSR1 or not (draining or self.config.compat_gearmand):
+                log.info("%s: draining", name)
+                draining = True
+                server.drain()
+            else:
+                log.info("%s: stopping at once", name)
+                if draining and not self.config.compat_gearmand:
+                    self.status = Status.INTERRUPTED
+                server.stop()
+
+    def renew(self, server: Server) -> None:
+        """Open the log anew, then take the settings of a changed file; what fails stays as it is,
+        because a running server is worth more than a new setting."""
+        done = []
+        try:
+            self.log.reopen()
+        except OSError as error:
+            log.error("SIGHUP: log file %s: %s; the old one stays", error.filename, error.strerror)
+        else:
+            done.append("log reopened")
+        if self.plan.reread is not None:
+            try:
+                fresh = self.plan.reread()
+            except (click.ClickException, Failure, TrigearError, OSError) as error:
+                log.error("SIGHUP: %s; the old configuration stays", line_for(error))
+            else:
+                done.append(self.take(fresh, server))
+        log.info("SIGHUP: %s", ", ".join(done) or "nothing done")
+
+    def take(self, fresh: ServerConfig, server: Server) -> str:
+        """Hand over the settings that may change while the server runs."""
+        changes = {name: getattr(fresh.engine, name) for name in RENEWABLE}
+        engine = dataclasses.replace(self.config.engine, **changes)
+        server.reload(dataclasses.replace(self.config, engine=engine))
+        fixed, wanted = fixed_settings(self.plan.config), fixed_settings(fresh)
+        later = sorted(name for name in fixed if fixed[name] != wanted[name])
+        if later:
+            return f"configuration read; takes a restart: {', '.join(later)}"
+        return "configuration read"
+
+
+def fixed_settings(config: ServerConfig) -> dict[str, object]:
+    """What stays as it was at the start, by name."""
+    values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
+    engine = values.pop("engine")
+    values |= {each.name: getattr(engine, each.name) for each in dataclasses.fields(engine)}
+    # Not told by the file: -v may have stood before the command, the process id comes later.
+    return {name: values[name] for name in values.keys() - {*RENEWABLE, "verbosity", "pid"}}
