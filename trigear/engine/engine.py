@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from trigear.broker.broker import Broker
 from trigear.broker.check import faults_of
 from trigear.broker.functions import Function, Rules, Tenant
+from trigear.engine.admin import shown
 from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
 from trigear.engine.gate import Commit, Gate
 from trigear.engine.session import Session
@@ -198,6 +199,11 @@ class Engine:
         self._touched.clear()
         return touched
 
+    @property
+    def has_ticket(self) -> bool:
+        """Whether :meth:`take_ticket` would return one."""
+        return self._gate is not None and self._gate.has_commit
+
     def take_ticket(self) -> Commit | None:
         """Work for others, whose outcome is to be given to :meth:`done`; None if there is none."""
         return None if self._gate is None else self._gate.next_commit(self.now)
@@ -362,4 +368,4 @@ _ORDINARY: Final = frozenset(
 
 
 def _text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
+    return shown(name).decode("utf-8", "backslashreplace")

@@ -103,9 +103,14 @@ class Gate:
             queue = self._queues[tenant] = deque()
         queue.append((line, job))
 
+    @property
+    def has_commit(self) -> bool:
+        """Whether :meth:`next_commit` would return a batch."""
+        return self._flying is None and bool(self._queues) and not self.fenced
+
     def next_commit(self, now: Now) -> Commit | None:
         """The next batch, if there are lines for one and the store has answered the last."""
-        if self._flying is not None or not self._queues or self.fenced:
+        if not self.has_commit:
             return None
         taken: list[tuple[str, Line, Job | None]] = []
         size = 0

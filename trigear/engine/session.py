@@ -109,7 +109,7 @@ class Session(ServerConnection):
         self.name = b"-"
         self.exceptions = engine.config.exceptions
         self.peer = Peer(engine.broker.tenant(engine.tenant_of(self)), self)
-        self._remarked: set[str] = set()
+        self._remarked: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"connection {self.number} ({self.address})"
@@ -118,7 +118,7 @@ class Session(ServerConnection):
         """Whether this is worth a line in the log: it did not happen here before."""
         if what in self._remarked:
             return False
-        self._remarked.add(what)
+        self._remarked += (what,)
         return True
 
     def retire(self) -> None:

@@ -208,12 +208,17 @@ class Hub:
         self._epoll.unregister(link.fd)
         link.sock.close()
 
-    def close_overdue(self) -> float:
-        """Close what lingers too long; returns when to come back, by Trio's clock."""
+    def next_deadline(self) -> float:
+        """When :meth:`close_overdue` has something to do, by Trio's clock."""
+        if not self._closing:
+            return float("inf")
+        return min(link.deadline for link in self._closing)
+
+    def close_overdue(self) -> None:
+        """Close the connections that linger too long."""
         moment = trio.current_time()
         for link in [link for link in self._closing if link.deadline <= moment]:
             self._close(link)
-        return min((link.deadline for link in self._closing), default=float("inf"))
 
     def close_all(self, reason: CloseReason) -> None:
         """End every connection, after one try to send what waits."""

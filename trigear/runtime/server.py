@@ -54,6 +54,9 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 GARBAGE: Final = 50_000
 """New objects that are worth a collection when the server has nothing else to do."""
 
+GARBAGE_LIMIT: Final = 200_000
+"""New objects that would take too long to look at."""
+
 
 class Server:
     """A running server, as :func:`serve` hands it over when it accepts connections."""
@@ -130,7 +133,8 @@ async def serve(
     def after_pass() -> None:
         timer.look()
         if committer is not None:
-            committer.offer()
+            if engine.has_ticket:
+                committer.offer()
             if engine.fenced:
                 server.failure = StoreFenced("another server owns the store now")
                 server.stop()
@@ -225,8 +229,10 @@ def _collector() -> Callable[[], None]:
     gc.disable()
 
     def collect() -> None:
-        if gc.get_count()[0] > GARBAGE:
-            gc.collect()
+        new = gc.get_count()[0]
+        if new > GARBAGE:
+            if new < GARBAGE_LIMIT:
+                gc.collect()
             gc.freeze()
 
     return collect
@@ -243,16 +249,20 @@ class _Timer:
 
     def look(self) -> None:
         """The engine's deadline may be earlier than before."""
-        deadline = self._engine.next_deadline()
+        deadline = self._next()
         if deadline < self._at:
             self._at = self._scope.deadline = deadline
 
+    def _next(self) -> float:
+        return min(self._engine.next_deadline(), self._hub.next_deadline())
+
     async def run(self) -> None:
         while True:
-            self._at = min(self._engine.next_deadline(), self._hub.close_overdue())
+            self._at = self._next()
             with trio.CancelScope(deadline=self._at) as self._scope:
                 await trio.sleep_forever()
             self._engine.tick(now())
+            self._hub.close_overdue()
             self._hub.flush()
 
 
