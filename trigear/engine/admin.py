@@ -77,7 +77,7 @@ def _priority_status(engine: Engine, session: Session, args: Sequence[bytes]) ->
 def _workers(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     lines = []
     for other in engine.sessions_of(session.peer.tenant):
-        names = b"".join(b" " + shown(function.name) for function in other.peer.abilities)
+        names = b"".join(b" " + shown(f.name) for f in reversed(other.peer.abilities))
         lines.append(
             b"%d %s %s :%s\n" % (other.number, other.address.encode(), shown(other.name), names)
         )
