@@ -466,7 +466,7 @@ class Broker:
             job = peer.ghosts.pop(handle)
             if job is not None:
                 job.function.unghost(job, peer)
-            if job is None or job.state == RUNNING:
+            if job is None or job.state in (RUNNING, ENDED):
                 self.late_answers += 1
                 return Late.GHOST
         waiters = job.waiters
