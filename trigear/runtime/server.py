@@ -51,11 +51,11 @@ DRAIN_LOOK: Final = 0.1
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-GARBAGE: Final = 50_000
+GARBAGE: Final = 10_000
 """New objects that are worth a collection when the server has nothing else to do."""
 
-GARBAGE_LIMIT: Final = 200_000
-"""New objects that would take too long to look at."""
+GARBAGE_LIMIT: Final = 40_000
+"""New objects that would take too long to look at: about half a microsecond each."""
 
 
 class Server:
