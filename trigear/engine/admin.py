@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _PLAIN: Final = bytes(range(33, 127)) + bytes(range(128, 256))
 
+_WITH_ARGUMENTS: Final = (b"create", b"drop", b"maxqueue")
+
 
 def shown(name: bytes, *, blanks: bool = False) -> bytes:
     r"""A name as it goes into a table: control characters as ``\xNN``, so that no name breaks a
@@ -34,22 +36,26 @@ def answer(engine: Engine, session: Session, line: bytes) -> bytes:
     words = commands.words_of(line)
     command = commands.find(words)
     if command is None:
-        first = words[0]
-        if first.lower() == b"show" and len(words) > 1:
-            return err("UNKNOWN_SHOW_ARGUMENTS")
-        return commands.unknown_command(shown(first))
+        return _misused(words)
     args = words[len(command.words) :]
     if command.exact:
         least = sum(not arg.startswith("[") for arg in command.args)
         if not least <= len(args) <= len(command.args):
-            return _wrong_count(command.method, words, args)
+            return _misused(words)
     return _METHODS[command.method](engine, session, args)
 
 
-def _wrong_count(method: str, words: Sequence[bytes], args: Sequence[bytes]) -> bytes:
-    if method == "cancel_job":
-        return err("UNKNOWN_ERROR") if args else commands.unknown_command(words[0])
-    return commands.invalid_arguments(shown(words[0]))
+def _misused(words: Sequence[bytes]) -> bytes:
+    """The answer to words that make no command. gearmand tells by the first word and, for some,
+    by how many there are."""
+    first = words[0].lower()
+    if first == b"show" and len(words) > 1:
+        return err("UNKNOWN_SHOW_ARGUMENTS")
+    if first == b"cancel" and len(words) > 2:
+        return err("UNKNOWN_ERROR")
+    if first in _WITH_ARGUMENTS:
+        return commands.invalid_arguments(words[0])
+    return commands.unknown_command(shown(words[0]))
 
 
 def _functions(session: Session) -> list[Function]:
@@ -116,7 +122,7 @@ def _max_queue(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes
         numbers = [int(arg) if arg.isdigit() else 0 for arg in args[1:]]
         if len(numbers) == 1:
             numbers *= len(Priority)
-        function.limits = (numbers + [0, 0, 0])[: len(Priority)]
+        function.limits = [*numbers, 0, 0, 0][: len(Priority)]
     return OK
 
 

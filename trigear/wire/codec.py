@@ -196,7 +196,10 @@ class Decoder:
                         self._pos = 0
                     return False
                 if size > self.max_packet:
-                    target.on_too_large(number, size)
+                    if found == magic or found in (REQ, RES):
+                        target.on_too_large(number, size)
+                    else:
+                        target.on_bad_magic(found)
                     return False
                 self._pos = pos = stop
                 if found == magic and number < count and (row := rows[number]) is not None:

@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-WORD_LIMIT: Final = 5
-"""Words in one command line; the longest command has five."""
-
 LINE_LIMIT: Final = 8192
 """Bytes in one command line, its end included."""
 
@@ -77,6 +74,7 @@ COMMANDS: Final = (
         "show_jobs",
         "`handle TAB retries TAB ignored TAB background` lines, `.`",
         "Every job.",
+        exact=True,
     ),
     Command(
         ("show", "unique", "jobs"),
@@ -84,6 +82,7 @@ COMMANDS: Final = (
         "show_unique_jobs",
         "unique lines, `.`",
         "The unique of every job.",
+        exact=True,
     ),
     Command(
         ("create", "function"),
@@ -180,9 +179,10 @@ def table(rows: Iterable[Sequence[bytes | int]]) -> bytes:
 def words_of(line: bytes) -> list[bytes]:
     """Split a command line at its blanks; a blank in front yields an empty first word.
 
-    Runs of blanks count as one, and trailing blanks are dropped.
+    Runs of blanks count as one, and trailing blanks are dropped. Only blanks separate: Perl's
+    client puts a TAB between a prefix and the function's name.
     """
-    words = line.split()
+    words = [word for word in line.split(b" ") if word]
     if line[:1] == b" " or not words:
         words.insert(0, b"")
     return words
