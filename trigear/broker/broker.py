@@ -307,7 +307,7 @@ class Broker:
             return False
         self._tell_failed(job)
         if job.worker is not None:
-            job.worker.owe(handle, None)
+            self._owe(job.worker, handle, None, now)
         self._end(job, JobEnd.CANCELLED)
         return True
 
@@ -335,14 +335,20 @@ class Broker:
         if peer.choked:
             peer.choked = False
             peer.tenant.choked -= 1
-            parked, peer.parked = peer.parked, []
-            for job in parked:
+            for job in peer.waiting:
                 self._unpark(job, now)
 
     def _unpark(self, job: Job, now: Now) -> None:
-        if job.state == PARKED and not job.function.unread(job):
-            job.function.admit(job)
-            self._wake(job.function, now)
+        """A job that nobody read may be read again."""
+        function = job.function
+        if job.state == PARKED:
+            if function.unread(job):
+                return
+            function.admit(job)
+        elif job.state != QUEUED or not function.ghosted:
+            return
+        # Behind a ghost an unread job stays in the queue, passed over by one who now sleeps.
+        self._wake(function, now)
 
     # Workers
 
@@ -500,7 +506,6 @@ class Broker:
             else:
                 self._unpark(job, now)
         peer.waiting.clear()
-        peer.parked.clear()
         if peer.choked:
             peer.choked = False
             peer.tenant.choked -= 1
@@ -615,12 +620,15 @@ class Broker:
         function = job.function
         if function.rules.fail_on_timeout:
             job.losses += 1
-            peer.owe(job.handle, None)
+            self._owe(peer, job.handle, None, now)
             self._give_up(job, JobEnd.TIMED_OUT)
             return
         function.haunt(job, peer, now.monotonic + timeout, self._ghost_rests)
-        forgotten = peer.owe(job.handle, job)
+        self._owe(peer, job.handle, job, now)
         self._lose(job, now)
+
+    def _owe(self, peer: Peer, handle: bytes, job: Job | None, now: Now) -> None:
+        forgotten = peer.owe(handle, job)
         if forgotten is not None:
             self._wake(forgotten.function, now)
 

@@ -242,8 +242,6 @@ class Function:
     def _park(self, job: Job) -> None:
         self.unready(job)
         job.state = PARKED
-        for peer in job.waiters:
-            peer.parked.append(job)
 
     def _first_but_ghosts(self, priority: int, peer: Peer) -> Job | None:
         """The first job that was not taken away from this connection before.

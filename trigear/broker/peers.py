@@ -56,7 +56,6 @@ class Peer:
         "excepted",
         "ghosts",
         "jobs",
-        "parked",
         "sink",
         "sleeping",
         "tenant",
@@ -75,7 +74,6 @@ class Peer:
         """Jobs taken away from this connection, which still owes an answer; None: they ended."""
         self.waiting: dict[Job, None] = {}
         """Jobs with foreground submissions of this connection."""
-        self.parked: list[Job] = []
         self.sleeping = False
         self.choked = False
         self.woken_for: Function | None = None
