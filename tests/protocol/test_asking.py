@@ -273,6 +273,13 @@ def test_an_err_line_refuses_in_place_of_a_list() -> None:
     assert client.events() == [Refused(token, "UNKNOWN_COMMAND", "Unknown server commandjobs")]
 
 
+def test_an_err_line_may_have_no_code() -> None:
+    client = ClientConnection()
+    token = client.command(b"drop function f")
+    client.receive(b"ERR function not found\r\n")
+    assert client.events() == [Refused(token, "ERR", "function not found")]
+
+
 def test_an_err_line_may_be_a_code_alone() -> None:
     client = ClientConnection()
     token = client.command(b"cancel job H:1")

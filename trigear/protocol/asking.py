@@ -143,6 +143,13 @@ ANSWERS: Final[Mapping[int, Answering]] = {
 """The replies that either side may get."""
 
 
+def _err(line: str) -> tuple[str, str]:
+    """Code and text of an `ERR` line; some of them have no code, in others plus is a blank."""
+    says = line.removeprefix("ERR ")
+    code, _, text = says.partition(" ")
+    return (code, text.replace("+", " ")) if code.isupper() else ("ERR", says)
+
+
 class AskingConnection(Connection):
     """The asking end of one connection: what its two columns share.
 
@@ -293,8 +300,7 @@ class AskingConnection(Connection):
         if asked.abandoned:
             return
         if refused:
-            _, code, text = (*line.decode("utf-8", "backslashreplace").split(" ", 2), "")[:3]
-            self._events.append(Refused(asked, code, text.replace("+", " ")))
+            self._events.append(Refused(asked, *_err(line.decode("utf-8", "backslashreplace"))))
         else:
             self._events.append(Answer(asked, asked.lines if asked.is_list else [line]))
 

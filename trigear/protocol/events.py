@@ -29,39 +29,42 @@ def number_in(raw: bytes) -> int | float:
     return int(found[1]) if found[2] is None else float(found[0])
 
 
+@dataclass(slots=True)
+class OfRequest:
+    """An event that belongs to a request; ``token`` is what the asking method returned."""
+
+    token: Request
+
+
 # Answers to requests of either side
 
 
 @dataclass(slots=True)
-class Refused:
+class Refused(OfRequest):
     """ERROR, or the `ERR` line of a text command: the request was refused."""
 
-    token: Request
     code: str
     text: str
 
 
 @dataclass(slots=True)
-class Echoed:
+class Echoed(OfRequest):
     """ECHO_RES."""
 
-    token: Request
     data: bytes
 
 
 @dataclass(slots=True)
-class OptionSet:
+class OptionSet(OfRequest):
     """OPTION_RES."""
 
-    token: Request
     option: bytes
 
 
 @dataclass(slots=True)
-class Answer:
+class Answer(OfRequest):
     """The answer to a text command: its lines, without the dot that closes a list."""
 
-    token: Request
     lines: list[bytes]
 
 
@@ -69,72 +72,64 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Created:
+class Created(OfRequest):
     """JOB_CREATED: the server has the job."""
 
-    token: Request
     handle: bytes
 
 
 @dataclass(slots=True)
-class Status:
+class Status(OfRequest):
     """WORK_STATUS: how far the job has got, in the worker's own numbers."""
 
-    token: Request
     handle: bytes
     numerator: int | float
     denominator: int | float
 
 
 @dataclass(slots=True)
-class Data:
+class Data(OfRequest):
     """WORK_DATA: a part of the result."""
 
-    token: Request
     handle: bytes
     data: bytes
 
 
 @dataclass(slots=True)
-class Warning:
+class Warning(OfRequest):
     """WORK_WARNING."""
 
-    token: Request
     handle: bytes
     data: bytes
 
 
 @dataclass(slots=True)
-class Completed:
+class Completed(OfRequest):
     """WORK_COMPLETE: the end of this submission."""
 
-    token: Request
     handle: bytes
     data: bytes
 
 
 @dataclass(slots=True)
-class Failed:
+class Failed(OfRequest):
     """WORK_FAIL: the end of this submission."""
 
-    token: Request
     handle: bytes
 
 
 @dataclass(slots=True)
-class Raised:
+class Raised(OfRequest):
     """WORK_EXCEPTION: the end of this submission."""
 
-    token: Request
     handle: bytes
     data: bytes
 
 
 @dataclass(slots=True)
-class StatusResult:
+class StatusResult(OfRequest):
     """STATUS_RES: what the server knows of a job. Nothing, once the job is over."""
 
-    token: Request
     handle: bytes
     known: bool
     running: bool
@@ -143,10 +138,9 @@ class StatusResult:
 
 
 @dataclass(slots=True)
-class UniqueStatusResult:
+class UniqueStatusResult(OfRequest):
     """STATUS_RES_UNIQUE: as :class:`StatusResult`, and how many submissions wait for the job."""
 
-    token: Request
     unique: bytes
     known: bool
     running: bool
