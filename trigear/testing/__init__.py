@@ -1,0 +1,1 @@
+"""What the tests of trigear itself stand on: a clock to set, a server in memory, transcripts."""
