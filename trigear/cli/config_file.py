@@ -10,7 +10,6 @@ import difflib
 import os
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -47,9 +46,9 @@ def usual_place() -> str | None:
     """The file that is read when nobody names one: the user's, else the system's."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     for folder in (home, "/etc"):
-        place = Path(folder, "trigear", NAME)
-        if place.exists():
-            return str(place)
+        place = os.path.join(folder, "trigear", NAME)
+        if os.path.exists(place):  # not Path.exists: a folder one may not look into is no error
+            return place
     return None
 
 

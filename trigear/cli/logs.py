@@ -17,7 +17,7 @@ import os
 import sys
 import syslog
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from trigear.cli.report import Failure, Status
 
@@ -155,19 +155,28 @@ FORMATTERS: Final = {
 }
 
 
-class LogFile(logging.StreamHandler[TextIO]):
+class LogFile(logging.Handler):
     """A file that can be opened anew under the same name, after it was rotated away.
+
+    Each line is one write, with no buffer before it: a line is in the file when the call returns,
+    and what a full disk does not take is lost instead of piling up.
 
     Raises:
         OSError: it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self.path = path
-        super().__init__(self.opened())
+        self.descriptor = self.opened()
 
-    def opened(self) -> TextIO:
-        return open(self.path, "a", encoding="utf-8", errors="backslashreplace")
+    def opened(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError):
+            os.write(self.descriptor, line)
 
     def reopen(self) -> None:
         """Go on in a fresh file of the same name; without one, in the old file.
@@ -176,12 +185,13 @@ class LogFile(logging.StreamHandler[TextIO]):
             OSError: it cannot be opened.
         """
         fresh = self.opened()
-        old = self.setStream(fresh)
-        if old is not None:
-            old.close()
+        old, self.descriptor = self.descriptor, fresh
+        os.close(old)
 
     def close(self) -> None:
-        self.stream.close()
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
         super().close()
 
 
@@ -197,7 +207,8 @@ class Syslog(logging.Handler):
         # The message without a formatter's time and level: syslog writes its own.
         text = one_line(record.getMessage())
         if record.exc_info:
-            text += f" ({record.exc_info[0].__name__ if record.exc_info[0] else ''})"
+            kind, error, _ = record.exc_info
+            text += one_line(f" ({kind.__name__}: {error})") if kind is not None else ""
         with contextlib.suppress(ValueError):  # a NUL in spite of the escaping
             syslog.syslog(priority, text)
 
@@ -216,7 +227,7 @@ class Log:
         self.complaint: str | None = None
         for name, number in LEVELS.items():
             logging.addLevelName(number, name)
-        # A full disk must not make every log call print a traceback.
+        # A log that cannot be written must not make every call print a traceback.
         logging.raiseExceptions = False
         self.choose()
         root = logging.getLogger()

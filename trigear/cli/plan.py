@@ -26,9 +26,9 @@ class PidFileSettings:
 class Plan:
     """Everything that starting a server needs to know.
 
-    ``notes`` are said once at the start, as warnings, ``hint`` as no more than that. ``reread`` reads the configuration anew, for
-    a running server that is asked to. ``failure`` is the exit status of whatever goes wrong, where
-    one status is all there is.
+    ``notes`` are said once at the start, as warnings, ``hint`` as no more than that. ``reread``
+    reads the configuration anew, for a running server that is asked to. ``failure`` is the exit
+    status of whatever goes wrong, where one status is all there is.
     """
 
     program: str = "trigear"

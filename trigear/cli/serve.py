@@ -14,6 +14,7 @@ SIGHUP     reopen the log, read the configuration  reopen the log
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -31,8 +32,6 @@ from trigear.errors import TrigearError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    import trio
 
     from trigear.cli.plan import PidFileSettings, Plan
     from trigear.engine.config import ServerConfig
@@ -91,6 +90,11 @@ class Launch:
         self.notes = list(plan.notes)
 
     def run(self) -> int:
+        # Now, because the user to become may not be able to read where Python's modules are.
+        import trio
+
+        import trigear.runtime.server  # noqa: F401
+
         plan = self.plan
         wide = exposure.wide_addresses(plan.config)
         if not plan.insecure_open:
@@ -110,8 +114,6 @@ class Launch:
         self.log = Log(plan.log)
         if self.log.complaint:
             self.notes.append(self.log.complaint)
-        import trio
-
         engine = dataclasses.replace(plan.config.engine, pid=os.getpid())
         config = dataclasses.replace(plan.config, engine=engine)
         self.status = trio.run(Service(self, self.log, config, descriptors).run, sockets)
@@ -207,12 +209,17 @@ class Service:
         machine_reads_stderr = self.log.on_stderr and self.plan.log.style is LogStyle.JSON
         seen = self.log.on_stderr and log.isEnabledFor(logging.INFO)
         if shown and not (seen or machine_reads_stderr or self.plan.quiet):
-            click.echo(f"{self.plan.program}: {text}", err=True)
+            self.tell(text)
 
     def warn(self, text: str) -> None:
         log.warning(text)
         if not self.log.on_stderr or not log.isEnabledFor(logging.WARNING):
-            click.echo(f"{self.plan.program}: warning: {text}", err=True)
+            self.tell(f"warning: {text}")
+
+    def tell(self, text: str) -> None:
+        """Print beside the log. A terminal or pipe that is gone is no reason to stop serving."""
+        with contextlib.suppress(OSError):
+            click.echo(f"{self.plan.program}: {text}", err=True)
 
     async def heed(self, arriving: AsyncIterator[int], server: Server) -> None:
         """Do what signals ask for, until the server has ended."""
