@@ -11,6 +11,7 @@ import json
 import pathlib
 import queue
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -20,13 +21,14 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from tests.conftest import PeerTools
-from tests.interop.servers import Server, stop
+from tests.interop.servers import Address, Server, stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 PROGRAMS = pathlib.Path(__file__).with_name("peers")
 ANSWER_SECONDS = 20.0
+MOST_OUTPUT = 10_000_000  # bytes a worker may write into a file before it is killed
 
 Event = dict[str, Any]
 
@@ -61,7 +63,7 @@ class ClientSession(Protocol):
         """End the client's process or processes."""
 
 
-class _Lines:
+class Lines:
     """A process's output, read by a thread, so that waiting for a line can have a deadline."""
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -86,7 +88,7 @@ class _Lines:
 class ScriptSession:
     """A client program under `peers/` that takes requests and tells events, one JSON a line."""
 
-    def __init__(self, command: Sequence[str], server: Server) -> None:
+    def __init__(self, command: Sequence[str], server: Address) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
             [*command, server.host, str(server.port)],
@@ -95,7 +97,7 @@ class ScriptSession:
             stderr=self._errors,
         )
         assert self._process.stdout is not None
-        self._lines = _Lines(self._process.stdout)
+        self._lines = Lines(self._process.stdout)
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +170,7 @@ class ToolSession:
     progress lines of the form `25% Complete`, and with `-v -b` the handle.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Address) -> None:
         self._server = server
         self._process: subprocess.Popen[bytes] | None = None
         self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -274,7 +276,7 @@ class Peer:
 
     name: str
     title: str
-    client: Callable[[Server], ScriptSession | ToolSession]
+    client: Callable[[Address], ScriptSession | ToolSession]
     worker_commands: Callable[[Server, dict[str, str], pathlib.Path], list[list[str]]]
     client_asks: bool = True
 
@@ -289,6 +291,9 @@ class Peer:
                 subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
                 for command in self.worker_commands(server, functions, log)
             ]
+        for process in processes:
+            # Without a server the tool `gearman` complains some 30,000 times a second.
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (MOST_OUTPUT, MOST_OUTPUT))
         worker = WorkerProcesses(processes, log)
         try:
             server.wait_for_functions(list(functions))
@@ -298,7 +303,7 @@ class Peer:
         return worker
 
 
-def _script_client(*command: str) -> Callable[[Server], ScriptSession]:
+def _script_client(*command: str) -> Callable[[Address], ScriptSession]:
     return lambda server: ScriptSession(command, server)
 
 

@@ -11,14 +11,11 @@ As a script: python -m tests.interop.run_phpt [--cache DIRECTORY]
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import pathlib
 import re
 import shutil
-import socket
-import struct
 import subprocess
 import sys
 import tarfile
@@ -27,14 +24,11 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
 from tests.conftest import PeerTools
-from tests.interop import servers
+from tests.interop import namespace, servers
 
-PORT = 4730
 TEST_SECONDS = "20"
 # Where the source is looked for after the release that is installed: the archive need not have all.
 OTHER_RELEASES = ("stable", "trixie", "forky", "sid")
-
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
 class NotAvailable(Exception):
@@ -172,22 +166,13 @@ def fetch_runner(cache: pathlib.Path) -> pathlib.Path:
     return kept
 
 
-def bring_loopback_up() -> None:
-    """A new network namespace has a loopback device that is down."""
-    request = struct.Struct("16sh14x")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
-        answer = fcntl.ioctl(device, _SIOCGIFFLAGS, request.pack(b"lo", 0))
-        flags = request.unpack(answer)[1]
-        fcntl.ioctl(device, _SIOCSIFFLAGS, request.pack(b"lo", flags | _IFF_UP))
-
-
 def run_inside(name: str, tests: pathlib.Path, runner: pathlib.Path) -> dict[str, str]:
     """In a network namespace of our own: start the server, run the tests; file name to verdict."""
-    bring_loopback_up()
+    namespace.bring_loopback_up()
     with tempfile.TemporaryDirectory() as scratch:
         directory = pathlib.Path(scratch)
         report = directory / "report.xml"
-        with servers.running(name, servers.COMMANDS[name], directory, PORT):
+        with servers.running(name, servers.COMMANDS[name], directory, namespace.DEFAULT_PORT):
             done = subprocess.run(
                 [PeerTools.php, runner, "-p", PeerTools.php, "-P", "-q", "--show-diff", tests],
                 # A test asks `gearmand -V` for its version; Debian's is to answer.
@@ -215,14 +200,10 @@ def run_inside(name: str, tests: pathlib.Path, runner: pathlib.Path) -> dict[str
 
 def run(name: str, tests: pathlib.Path, runner: pathlib.Path) -> dict[str, str]:
     """The verdict on each test file with this server."""
-    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    inside = [sys.executable, "-m", "tests.interop.run_phpt", "--inside", name]
-    done = subprocess.run(
-        ["unshare", *user, "--net", *inside, "--tests", str(tests), "--runner", str(runner)],
-        cwd=pathlib.Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = namespace.run_module(
+        "tests.interop.run_phpt",
+        *("--inside", name, "--tests", str(tests), "--runner", str(runner)),
+        seconds=110,
     )
     if done.returncode != 0:
         raise RuntimeError(f"no run against {name}: {done.stdout}{done.stderr}")

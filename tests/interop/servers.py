@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.conftest import PeerTools, free_port
@@ -71,14 +71,20 @@ def wait_until(what: str, look: Callable[[], Seen], seconds: float = WAIT_SECOND
 
 
 @dataclass
-class Server:
+class Address:
+    """Where a server is, or will be."""
+
+    port: int
+    host: str = field(default=HOST, kw_only=True)
+
+
+@dataclass
+class Server(Address):
     """A running server process."""
 
     name: str
-    port: int
     process: subprocess.Popen[bytes]
     log: pathlib.Path
-    host: str = HOST
 
     def text(self, command: str) -> list[str]:
         """The lines with which the server answers a text command."""
@@ -149,7 +155,7 @@ def start(
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             if answers(HOST, chosen):
-                return Server(name, chosen, process, log)
+                return Server(chosen, name, process, log)
             time.sleep(0.01)
         state = "runs" if process.returncode is None else f"ended with {process.returncode}"
         stop(process)
