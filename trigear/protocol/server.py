@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 _NOOP: Final = response(NOOP)
 
 _TLS_HANDSHAKE: Final = b"\x16\x03"
-_HTTP_METHODS: Final = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"CONNECT ")
+_HTTP_METHODS: Final = tuple(
+    method + b" "
+    for method in (
+        *(b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH"),
+        *(b"CONNECT", b"OPTIONS", b"TRACE"),
+    )
+)
 _HTTP_ANSWER: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -132,14 +138,14 @@ class ServerConnection(Connection):
             if data.startswith(_TLS_HANDSHAKE):
                 self.close(CloseReason.SPEAKS_TLS)
                 return False
-            if data.startswith(_HTTP_METHODS) and b" HTTP/1." in data.partition(b"\n")[0]:
-                self.send(_HTTP_ANSWER)
-                self.close(CloseReason.SPEAKS_HTTP)
-                return False
         return super().receive(data, turn)
 
     def on_text(self, line: bytes) -> None:
-        self.on_command(line)
+        if line.startswith(_HTTP_METHODS) and b" HTTP/1." in line:
+            self.send(_HTTP_ANSWER)
+            self.close(CloseReason.SPEAKS_HTTP)
+        else:
+            self.on_command(line)
 
     def on_command(self, line: bytes) -> None:
         """A text command, without its line end."""
