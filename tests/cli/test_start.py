@@ -193,8 +193,10 @@ def test_place_that_needs_more_rights_is_one_line(open_folder: Path) -> None:
     # The interpreter may be where only root can read: loaded as root, run as nobody.
     code = f"""
         import os, sys
-        import trigear.cli.serve, trigear.cli.server, trigear.runtime.server
+        import trigear.cli.server
         from trigear.cli.root import run_trigear
+        from trigear.cli.serve import load_modules
+        load_modules()
         os.setgroups([]), os.setgid(65534), os.setuid(65534)
         sys.exit(run_trigear(["server", "-L", "unix:{open_folder}/x.sock"]))
     """
@@ -326,14 +328,20 @@ def test_gearmands_face_ends_after_sigusr1_when_no_job_is_left(
     pair.client.send(SUBMIT_JOB_BG, b"f", b"", b"more")
     number, second = pair.client.receive()
     assert number == JOB_CREATED
-    with pytest.raises(ConnectionRefusedError):
-        server.connect()
+    assert answer_to_a_newcomer(server) == ""
     pair.worker.send(WORK_COMPLETE, pair.handle, b"one")
     assert pair.client.receive() == (WORK_COMPLETE, pair.handle + b"\0one")
     pair.worker.send(GRAB_JOB)
     assert pair.worker.receive()[0] == JOB_ASSIGN
     pair.worker.send(WORK_COMPLETE, second, b"two")
     assert server.wait() == 0
+
+
+def answer_to_a_newcomer(server: Running) -> str:
+    try:
+        return server.ask("version")
+    except ConnectionError:  # refused, or reset by the listener that closed meanwhile
+        return ""
 
 
 def test_sighup_opens_the_log_anew(

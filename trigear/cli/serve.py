@@ -78,6 +78,16 @@ def start(plan: Plan) -> int:
         launch.clean_up()
 
 
+def load_modules() -> None:
+    """Load what serving needs, while it can be read: the user to become may have no right to look
+    into the place where Python and its modules are."""
+    import trigear.runtime.server  # noqa: F401
+    from trigear.engine.handles import HandleMint
+
+    # cryptography loads modules of its own when it is first used.
+    HandleMint(b"H", bytes(16))
+
+
 class Launch:
     """One start of a server: holds what must be let go of at the end."""
 
@@ -90,10 +100,8 @@ class Launch:
         self.notes = list(plan.notes)
 
     def run(self) -> int:
-        # Now, because the user to become may not be able to read where Python's modules are.
+        load_modules()
         import trio
-
-        import trigear.runtime.server  # noqa: F401
 
         plan = self.plan
         wide = exposure.wide_addresses(plan.config)
