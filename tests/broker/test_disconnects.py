@@ -163,6 +163,15 @@ def test_a_connection_that_never_did_anything_may_leave(world):
     world.connect().leave()
 
 
+def test_a_worker_that_owes_the_answer_for_a_cancelled_job_may_leave(world):
+    client, worker = world.connect(), world.worker()
+    job = client.submit()
+    assert worker.grab() is job
+    client.cancel(job.handle)
+    worker.leave()
+    assert worker.peer.ghosts == {}
+
+
 # Attempts
 
 

@@ -433,8 +433,8 @@ class Broker:
         if not ready:
             return None
         if len(abilities) == 1:
-            for function in abilities:
-                return function.first(peer) if function.runnable else None
+            (function,) = abilities
+            return function.first(peer) if function.runnable else None
         if len(ready) < len(abilities):
             candidates = [function for function in ready if function in abilities]
         else:
@@ -542,7 +542,7 @@ class Broker:
 
     def _give_up(self, job: Job, end: JobEnd) -> None:
         self._tell_failed(job)
-        if job.background:
+        if job.background or job.gate is not None:
             self._observer.given_up(job, end)
         self._end(job, end)
 

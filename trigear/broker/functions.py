@@ -146,10 +146,6 @@ class Function:
         self.covering = 0
         """Workers woken for this function that have neither grabbed nor slept again."""
 
-    def __lt__(self, other: Function) -> bool:
-        """Any order will do; a worker's stamps are distinct and decide before it."""
-        return self.name < other.name
-
     def __repr__(self) -> str:
         return f"<Function {self.name!r} of {self.tenant.name}>"
 
