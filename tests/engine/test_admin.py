@@ -323,9 +323,10 @@ def test_gearmand_answers_misuse_like_this(gearmand_c: ForeignServer) -> None:
 
 @pytest.mark.peers
 def test_gearmand_answers_the_whole_list_of_commands_in_these_shapes(
-    gearmand_c: ForeignServer, world: World, admin: Caller
+    gearmand_c: ForeignServer,
 ) -> None:
     """Every command of gearmand, with a function made before: line by line the same shape."""
+    admin = World(EngineConfig(version="1.2")).caller("10.0.0.1")
 
     def shape(answer: bytes) -> bytes:
         answer = re.sub(rb"\d+", b"0", answer)
