@@ -122,8 +122,8 @@ class Session(ServerConnection):
         return True
 
     def retire(self) -> None:
-        """The connection is gone; what still comes for it goes nowhere."""
-        self.peer.sink = _GONE
+        """The connection is gone. Of what is still said to it (a commit may outlast it) nobody
+        takes notice."""
         self.out.clear()
 
     # What the broker says
@@ -398,30 +398,6 @@ class Session(ServerConnection):
 
 
 Session.rows = server_rows(Session)
-
-
-class _Gone:
-    """Stands in for the session of a connection that is gone: commits may outlast it."""
-
-    exceptions = False
-
-    def send(self, data: bytes) -> None:
-        pass
-
-    def wake(self) -> None:
-        pass
-
-    def failed(self, handle: bytes) -> None:
-        pass
-
-    def created(self, token: object, handle: bytes) -> None:
-        pass
-
-    def not_stored(self, token: object) -> None:
-        pass
-
-
-_GONE: Final = _Gone()
 
 
 def _status_fields(job: Job | None) -> tuple[bytes, bytes, bytes, bytes]:
