@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # How long a client that is still silent after its job has left the server is given.
-DEAF_SECONDS = 1.5
+DEAF_SECONDS = 3.0
 
 # What a worker has to do with the jobs of each feature's functions.
 BEHAVIOURS = {

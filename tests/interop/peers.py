@@ -245,6 +245,14 @@ class ToolSession:
             thread.join()
 
 
+def limit_output(process: subprocess.Popen[bytes]) -> None:
+    """Have the system end a worker that goes wild.
+
+    Without a server the tool `gearman` complains some 30,000 times a second.
+    """
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (MOST_OUTPUT, MOST_OUTPUT))
+
+
 @dataclass
 class WorkerProcesses:
     """The running worker of one peer: one process, or for the tool one for each behaviour."""
@@ -292,8 +300,7 @@ class Peer:
                 for command in self.worker_commands(server, functions, log)
             ]
         for process in processes:
-            # Without a server the tool `gearman` complains some 30,000 times a second.
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (MOST_OUTPUT, MOST_OUTPUT))
+            limit_output(process)
         worker = WorkerProcesses(processes, log)
         try:
             server.wait_for_functions(list(functions))

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from tests.conftest import PeerTools
 from tests.interop import servers
-from tests.interop.peers import PROGRAMS, Lines
+from tests.interop.peers import PROGRAMS, Lines, limit_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +96,8 @@ def hashing_workers(
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             for _ in range(WORKERS)
         ]
+    for worker in workers:
+        limit_output(worker)
     try:
         servers.wait_until(
             "three workers", lambda: server.functions().get("hash", (0, 0, 0))[2] == WORKERS

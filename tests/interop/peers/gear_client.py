@@ -47,7 +47,7 @@ class Client(gear.Client):
 
     def handleWorkStatus(self, packet):
         job = super().handleWorkStatus(packet)
-        say("status", numerator=int(job.numerator), denominator=int(job.denominator))
+        say("status", numerator=int(job.numerator), denominator=int(job.denominator or 0))
         return job
 
     def handleWorkComplete(self, packet):
