@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from trigear.broker.timers import Timers
+from trigear.broker.timers import TURN, Timers
 
 
 @pytest.fixture
@@ -115,8 +115,19 @@ def test_cancelled_timers_are_thrown_out_once_they_outnumber_the_others(timers, 
     timers.cancel(cancelled[-1])
     assert len(timers._heap) == kept
     assert len(timers) == kept
-    timers.run(1e6)
+    while timers.next() <= 1e6:
+        timers.run(1e6)
     assert calls == list(range(kept))
+
+
+def test_a_crowd_of_due_timers_is_called_in_turns(timers, calls):
+    for number in range(TURN + 1):
+        timers.set(1.0, calls.append, number)
+    timers.run(1.0)
+    assert calls == list(range(TURN))
+    assert timers.next() == 1.0
+    timers.run(1.0)
+    assert calls == list(range(TURN + 1))
 
 
 def test_a_few_cancelled_timers_are_not_worth_throwing_out(timers, calls):

@@ -43,6 +43,10 @@ class Connection:
         self.noops = 0
         self.heard: list[tuple[str, bytes]] = []
         """Terminal packets: what, of which job."""
+        self.notices: list[tuple[bytes, str]] = []
+        """Jobs that were taken away from this worker, and why."""
+        self.notices: list[tuple[bytes, str]] = []
+        """Jobs that were taken from this worker, and why."""
         self.answers: list[tuple[object, bytes | None]] = []
         """Late replies to submissions: token and handle, or None if it could not be stored."""
 
@@ -59,6 +63,9 @@ class Connection:
 
     def failed(self, handle: bytes) -> None:
         self.heard.append(("failed", handle))
+
+    def cancelled(self, handle: bytes, reason: str) -> None:
+        self.notices.append((handle, reason))
 
     def created(self, token: object, handle: bytes) -> None:
         self.answers.append((token, handle))

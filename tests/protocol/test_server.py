@@ -272,10 +272,20 @@ def test_a_noop_wakes_a_connection_that_holds_everything_else_back() -> None:
     connection, touches = connected()
     connection.reserve()
     connection.send(b"held")
-    assert touches == []
+    assert connection.out == []
     connection.send_noop()
-    assert touches == [connection]
     assert said(connection) == WAKE
+
+
+def test_what_is_held_back_is_counted_and_made_known_at_once() -> None:
+    """Whoever reads for the connection must learn of it to stop in time."""
+    connection, touches = connected()
+    slot = connection.reserve(1000)
+    connection.send(b"held")
+    assert connection.held_size == 1004
+    assert touches == [connection, connection]
+    connection.fill(slot, b"reply")
+    assert connection.held_size == 0
 
 
 @given(

@@ -40,6 +40,9 @@ from trigear.model import JobEnd, Now
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+RELEASE_SECONDS: Final = 60.0
+"""Where no timeout says otherwise, how long a job is not offered to a worker that gave it back."""
+
 WALL_CHECK: Final = 10.0
 """Longest sleep while jobs wait for a time of day, in seconds: the wall clock may be set."""
 
@@ -308,7 +311,24 @@ class Broker:
         self._tell_failed(job)
         if job.worker is not None:
             self._owe(job.worker, handle, None, now)
+            job.worker.sink.cancelled(handle, "cancelled")
         self._end(job, JobEnd.CANCELLED)
+        return True
+
+    def detach(self, peer: Peer, handle: bytes) -> bool:
+        """One of the client's submissions stops waiting; a job that nobody wants and that has not
+        started is dropped. Returns whether the client waited for it."""
+        job = peer.tenant.job(handle)
+        if job is None or peer not in job.waiters:
+            return False
+        # Not in place: who is being told of the job's end may be going through the list.
+        waiters = job.waiters.copy()
+        waiters.remove(peer)
+        job.waiters = waiters
+        if peer not in waiters:
+            del peer.waiting[job]
+        if not job.wanted and job.state != RUNNING:
+            self._end(job, JobEnd.ABANDONED)
         return True
 
     def status(self, tenant: Tenant, handle: bytes) -> Job | None:
@@ -404,7 +424,7 @@ class Broker:
             timeout = ability.timeout or function.rules.timeout
             if timeout:
                 job.timer = function.partition.timers.set(
-                    now.monotonic + timeout, self._timed_out, job, timeout
+                    now.monotonic + timeout, self._overdue, job, timeout
                 )
         if woken is not None and woken.runnable > woken.covering and woken.sleepers:
             self._wake(woken, now)
@@ -485,6 +505,60 @@ class Broker:
             peer.excepted = b""
             return True
         return False
+
+    def release(self, peer: Peer, handle: bytes, late: bool, now: Now) -> Late | None:
+        """The worker gives a job back unharmed.
+
+        Args:
+            peer: the worker.
+            handle: the job.
+            late: because it took too long, which counts as a timeout; else no attempt is counted
+                and the job is not offered to this worker again for a while.
+            now: the time.
+
+        Returns:
+            None, or what the worker was if it does not hold the job.
+        """
+        job = peer.jobs.get(handle)
+        if job is None:
+            if handle not in peer.ghosts:
+                return Late.STRANGER
+            ghost = peer.ghosts.pop(handle)
+            if ghost is not None:
+                ghost.function.unghost(ghost, peer)
+                if ghost.state == QUEUED:
+                    self._wake(ghost.function, now)
+            return None
+        function = job.function
+        timeout = peer.abilities[function].timeout if function in peer.abilities else 0.0
+        timeout = timeout or function.rules.timeout or RELEASE_SECONDS
+        if late:
+            if job.timer is not None:
+                function.partition.timers.cancel(job.timer)
+            self._timed_out(job, timeout, now)
+            # It has answered; nothing more is owed.
+            del peer.ghosts[handle]
+        else:
+            function.haunt(job, peer, now.monotonic + timeout, self._ghost_rests)
+            self._unassign(job)
+            if job.wanted:
+                job.numerator = job.denominator = 0
+                self._enqueue(job, now)
+            else:
+                self._end(job, JobEnd.ABANDONED)
+        return None
+
+    def lose_jobs(self, peer: Peer, now: Now) -> int:
+        """The worker has fallen silent: its jobs go to others, as if it had left.
+
+        Returns:
+            How many jobs it held.
+        """
+        jobs = list(peer.jobs.values())
+        for job in jobs:
+            self._owe(peer, job.handle, None, now)
+            self._lose(job, now)
+        return len(jobs)
 
     # Connections
 
@@ -611,6 +685,12 @@ class Broker:
     def _compare_clocks(self, now: Now) -> None:
         self._wall_offset = now.wall - now.monotonic
         self._checked = now.monotonic
+
+    def _overdue(self, job: Job, timeout: float, now: Now) -> None:
+        """The deadline of an assignment has passed."""
+        assert job.worker is not None
+        job.worker.sink.cancelled(job.handle, "timeout")
+        self._timed_out(job, timeout, now)
 
     def _timed_out(self, job: Job, timeout: float, now: Now) -> None:
         """The worker took too long: its assignment becomes a ghost."""

@@ -27,6 +27,9 @@ class Sink(Protocol):
     def failed(self, handle: bytes) -> None:
         """A job this client waits for ended without a result."""
 
+    def cancelled(self, handle: bytes, reason: str) -> None:
+        """A job this worker holds is not its any more."""
+
     def created(self, token: object, handle: bytes) -> None:
         """The submission that left ``token`` behind is stored."""
 

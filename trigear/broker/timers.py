@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+TURN: Final = 256
+"""Calls made in a row before others have their turn."""
+
 _SLACK: Final = 512
 """Cancelled timers that are never worth a clean-up."""
 
@@ -56,11 +59,14 @@ class Timers:
         return heap[0][0] if heap else float("inf")
 
     def run(self, moment: float, *args: object) -> None:
-        """Make the calls that are due at ``moment``, in order, with ``args`` behind their own."""
-        heap = self._heap
-        while self.next() <= moment:
-            timer = heappop(heap)
+        """Make the calls that are due at ``moment``, in order, with ``args`` behind their own.
+
+        At most ``TURN`` of them: while :meth:`next` is not later than the moment there are more.
+        """
+        turn = TURN
+        while turn and self.next() <= moment:
+            turn -= 1
+            timer = heappop(self._heap)
             _, _, call, *own = timer
             del timer[2:]
             call(*own, *args)
-            heap = self._heap

@@ -119,7 +119,8 @@ def _cancel_job(engine: Engine, session: Session, args: Sequence[bytes]) -> byte
 def _max_queue(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     function = session.peer.tenant.functions.get(args[0])
     if function is not None:
-        numbers = [int(arg) if arg.isdigit() else 0 for arg in args[1:]]
+        # More digits than these mean no limit that is ever reached.
+        numbers = [int(arg[:18]) if arg.isdigit() else 0 for arg in args[1:]]
         if len(numbers) == 1:
             numbers *= len(Priority)
         function.limits = [*numbers, 0, 0, 0][: len(Priority)]

@@ -108,6 +108,16 @@ class Keepalive:
     count: int | None = 6
     user_timeout: int | None = 120
 
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("idle", self.idle, 32767),
+            ("interval", self.interval, 32767),
+            ("count", self.count, 127),
+            ("user timeout", self.user_timeout, 2_000_000),
+        ):
+            if value is not None and not 1 <= value <= most:
+                raise ConfigError(f"keepalive {name}", f"{value} is not between 1 and {most}")
+
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from trigear.broker.broker import Broker
 from trigear.broker.check import faults_of
 from trigear.broker.functions import Function, Rules, Tenant
+from trigear.broker.timers import Timers
 from trigear.engine.admin import shown
 from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
 from trigear.engine.gate import Commit, Gate
@@ -40,6 +41,9 @@ log: Final = logging.getLogger("trigear.engine")
 
 TURN: Final = 16
 """Packets of one connection that are handled before others have their turn."""
+
+HEARTBEATS_MISSED: Final = 3
+"""Heartbeats in a row that a worker may leave out before its jobs are given to others."""
 
 CENSUS_SECONDS: Final = 60.0
 """How often queues with jobs and no worker are looked for."""
@@ -89,6 +93,7 @@ class Engine:
         self._sessions: dict[int, Session] = {}
         self._created_head = (0, b"")
         self._census = now.monotonic + CENSUS_SECONDS
+        self._beats = Timers()
         self._closed: Counter[CloseReason] = Counter()
         self._ignored: Counter[str] = Counter()
         self._faults = 0
@@ -130,6 +135,7 @@ class Engine:
         peer = session.peer
         jobs, waiting = len(peer.jobs), len(peer.waiting)
         self.broker.leave(peer, now)
+        self.expect_heartbeat(session, 0)
         session.retire()
         level = logging.INFO if reason in _ORDINARY and not jobs else logging.WARNING
         log.log(
@@ -200,6 +206,11 @@ class Engine:
         return touched
 
     @property
+    def unwritten(self) -> bool:
+        """Whether anything is still to be written by the store."""
+        return self._gate is not None and not self._gate.idle
+
+    @property
     def has_ticket(self) -> bool:
         """Whether :meth:`take_ticket` would return one."""
         return self._gate is not None and self._gate.has_commit
@@ -220,18 +231,36 @@ class Engine:
 
     def next_deadline(self) -> float:
         """When :meth:`tick` has something to do, by the monotonic clock."""
-        deadline = min(self.broker.next_deadline(), self._census)
+        deadline = min(self.broker.next_deadline(), self._beats.next(), self._census)
         return deadline if self._gate is None else min(deadline, self._gate.next_deadline())
 
     def tick(self, now: Now) -> None:
         """Do what is due."""
         self.now = now
         self.broker.tick(now)
+        self._beats.run(now.monotonic, now)
         if self._gate is not None:
             self._gate.tick(now)
         if now.monotonic >= self._census:
             self._census = now.monotonic + CENSUS_SECONDS
             self._take_census()
+
+    def expect_heartbeat(self, session: Session, interval: float) -> None:
+        """The worker promised to be heard every ``interval`` seconds; 0 ends the promise."""
+        if session.beat is not None:
+            self._beats.cancel(session.beat)
+            session.beat = None
+        if interval:
+            session.beat = self._beats.set(
+                self.now.monotonic + HEARTBEATS_MISSED * interval, self._silent, session
+            )
+
+    def _silent(self, session: Session, now: Now) -> None:
+        session.beat = None
+        jobs = self.broker.lose_jobs(session.peer, now)
+        log.warning(
+            "%r: %d heartbeats are missing, %d jobs go to others", session, HEARTBEATS_MISSED, jobs
+        )
 
     def _take_census(self) -> None:
         for tenant in self.broker.tenants.values():
@@ -275,14 +304,15 @@ class Engine:
         """Close the connections that neither work nor wait for anything."""
         for session in list(self._sessions.values()):
             peer = session.peer
-            if not (peer.jobs or peer.waiting or peer.abilities or session.out):
+            busy = peer.jobs or peer.waiting or peer.abilities or session.out or session.waits
+            if not busy:
                 session.close(CloseReason.IDLE_DRAIN)
 
     @property
     def drained(self) -> bool:
         """Whether nothing is left to wait for."""
         jobs = [f for t in self.broker.tenants.values() for f in t.functions.values()]
-        if self._gate is not None and not self._gate.idle:
+        if self.unwritten:
             return False
         if self.hands_out_nothing:
             return not any(function.running for function in jobs)

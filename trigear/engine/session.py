@@ -10,7 +10,7 @@ for a job the connection never held; anything else is clamped or ignored, logged
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from trigear.broker.broker import Late, QueueFull
 from trigear.broker.jobs import RUNNING, Job
@@ -22,12 +22,16 @@ from trigear.wire.codec import head, response
 from trigear.wire.packets import (
     ECHO_RES,
     ERROR,
+    EXTENDED_OPTION,
+    EXTENSIONS,
     JOB_ASSIGN,
     JOB_ASSIGN_ALL,
     JOB_ASSIGN_UNIQ,
+    JOB_CANCELLED,
     JOB_CREATED,
     NO_JOB,
     OPTION_RES,
+    PACKETS,
     STATUS_RES,
     STATUS_RES_UNIQUE,
     WORK_COMPLETE,
@@ -54,6 +58,12 @@ MOST_TIMEOUT: Final = 10 * 365 * 86400.0
 """Seconds. Larger timeouts count as this."""
 
 _STATUS_LIMIT: Final = (1 << 32) - 1
+
+LONG_ANSWER: Final = 65536
+"""Bytes of an answer to a text command that are work enough for one turn."""
+
+LEAST_HEARTBEAT: Final = 0.1
+"""Seconds. Workers that promise to be heard more often are held to this."""
 
 _JOIN_LIMIT: Final = 16384
 """Workloads larger than this leave as they are instead of being copied behind their header."""
@@ -94,6 +104,7 @@ class Session(ServerConnection):
         "_engine",
         "_remarked",
         "address",
+        "beat",
         "exceptions",
         "name",
         "number",
@@ -110,6 +121,8 @@ class Session(ServerConnection):
         self.exceptions = engine.config.exceptions
         self.peer = Peer(engine.broker.tenant(engine.tenant_of(self)), self)
         self._remarked: tuple[str, ...] = ()
+        self.beat: list[Any] | None = None
+        """The timer of the next heartbeat, where the worker promised one."""
 
     def __repr__(self) -> str:
         return f"connection {self.number} ({self.address})"
@@ -135,6 +148,10 @@ class Session(ServerConnection):
     def failed(self, handle: bytes) -> None:
         self.send(response(WORK_FAIL, handle))
 
+    def cancelled(self, handle: bytes, reason: str) -> None:
+        if self.extended:
+            self.send(response(JOB_CANCELLED, handle, reason.encode()))
+
     def created(self, token: object, handle: bytes) -> None:
         self.fill(cast("Slot", token), response(JOB_CREATED, handle))
 
@@ -147,14 +164,21 @@ class Session(ServerConnection):
     # Any peer
 
     def on_command(self, line: bytes) -> None:
-        self.send(admin.answer(self._engine, self, line))
+        answer = admin.answer(self._engine, self, line)
+        self.send(answer)
+        if len(answer) > LONG_ANSWER:
+            self.end_turn()
 
     def on_echo_req(self, data: bytes) -> None:
         self._send_large(ECHO_RES, b"", data)
 
     def on_option_req(self, option: bytes) -> None:
-        if option.lower() == b"exceptions":
+        name = option.lower()
+        if name == b"exceptions":
             self.exceptions = True
+            self.send(response(OPTION_RES, option))
+        elif name == EXTENDED_OPTION:
+            self.extended = True
             self.send(response(OPTION_RES, option))
         else:
             self.send_error("UNKNOWN_OPTION", "Server does not recognize given option")
@@ -238,7 +262,7 @@ class Session(ServerConnection):
             self.send_error("QUEUE_ERROR", "Job queue is full")
             return
         if job.gate is not None and self._broker.waits_for_store(job, background):
-            self._broker.wait_for_store(job, self.peer, self.reserve())
+            self._broker.wait_for_store(job, self.peer, self.reserve(len(workload)))
         else:
             self.send(engine.created_head(job.handle) + job.handle)
 
@@ -342,6 +366,8 @@ class Session(ServerConnection):
     def on_work_exception(self, handle: bytes, exception: bytes) -> None:
         waiters = self._broker.finish(self.peer, handle, JobEnd.RAISED)
         if isinstance(waiters, Late):
+            if waiters is Late.GHOST:
+                self.peer.excepted = handle
             self._not_mine(waiters, _NOT_MINE_EXCEPTION)
             return
         self.peer.excepted = handle
@@ -381,6 +407,22 @@ class Session(ServerConnection):
         else:
             self._engine.ignored(self, "a late answer")
 
+    # Extended mode
+
+    def on_job_release(self, handle: bytes, reason: bytes) -> None:
+        late = reason == b"deadline"
+        answer = self._broker.release(self.peer, handle, late, self._engine.now)
+        if answer is not None:
+            self._not_mine(answer, _NOT_MINE)
+
+    def on_job_detach(self, handle: bytes) -> None:
+        if not self._broker.detach(self.peer, handle):
+            self._engine.ignored(self, "JOB_DETACH from a job it does not wait for")
+
+    def on_heartbeat(self, interval: bytes) -> None:
+        seconds = min(max(leading_int(interval), 0) / 1000, MOST_TIMEOUT)
+        self._engine.expect_heartbeat(self, seconds and max(seconds, LEAST_HEARTBEAT))
+
     # Output
 
     def _send_large(self, number: int, args: bytes, data: bytes) -> None:
@@ -393,7 +435,9 @@ class Session(ServerConnection):
             self.send(data)
 
     def on_unknown_type(self, number: int) -> None:
-        self._engine.ignored(self, f"a {name_of(number)} packet, which is no request here")
+        known = number in PACKETS or number in EXTENSIONS
+        name = name_of(number) if known else "nameless"
+        self._engine.ignored(self, f"a {name} packet, which is no request here")
         super().on_unknown_type(number)
 
 

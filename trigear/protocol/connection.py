@@ -37,7 +37,7 @@ class Connection:
         max_packet: largest payload accepted from the peer, in bytes.
     """
 
-    __slots__ = ("closing", "decoder", "out", "stopped")
+    __slots__ = ("closing", "decoder", "out", "paused", "stopped")
 
     incoming: ClassVar[bytes]
     """The magic of the packets this end hears."""
@@ -49,6 +49,7 @@ class Connection:
         self.decoder = Decoder(self.incoming, self.rows, max_packet=max_packet, max_line=LINE_LIMIT)
         self.out: list[bytes] = []
         self.stopped = False
+        self.paused = False
         self.closing: CloseReason | None = None
 
     def receive(self, data: bytes, turn: int = _EVERYTHING) -> bool:
@@ -65,6 +66,9 @@ class Connection:
         if self.closing is not None:
             self.decoder.discard()
             return False
+        if self.paused:
+            self.stopped = self.paused = False
+            return self.decoder.buffered > 0
         return more
 
     def take(self) -> list[bytes]:
@@ -72,6 +76,10 @@ class Connection:
         out = self.out
         self.out = []
         return out
+
+    def end_turn(self) -> None:
+        """Handle no more packets in this call of :meth:`receive`: the last one was enough work."""
+        self.stopped = self.paused = True
 
     def close(self, reason: CloseReason) -> None:
         """Ask for the end of the connection, after what is in ``out`` was sent."""

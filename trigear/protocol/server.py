@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from trigear.model import CloseReason
 from trigear.protocol.connection import MAX_PACKET, Connection
 from trigear.wire.codec import REQ, Handler, Row, response, rows_for
-from trigear.wire.packets import ERROR, NOOP, PACKETS, name_of
+from trigear.wire.packets import ERROR, EXTENSIONS, NOOP, PACKETS, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,22 +33,45 @@ _HTTP_ANSWER: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent
 
 
 def server_rows(cls: type[ServerConnection]) -> tuple[Row, ...]:
-    """The rows of a server that implements ``on_<packet name>`` for every request it serves."""
+    """The rows of a server that implements ``on_<packet name>`` for every request it serves.
+
+    Of trigear's extensions a server need not implement any.
+    """
     handlers: dict[int, Handler] = {
         packet.number: getattr(cls, "on_" + packet.name.lower())
         for packet in PACKETS.values()
         if packet.asked_by and packet.served
     }
+    for packet in EXTENSIONS.values():
+        handler = getattr(cls, "on_" + packet.name.lower(), None)
+        if packet.asked_by and handler is not None:
+            handlers[packet.number] = _if_extended(packet.number, handler)
     return rows_for(handlers)
 
 
+def _if_extended(number: int, handler: Handler) -> Handler:
+    """A handler that takes the packet only in extended mode."""
+
+    def handle(connection: ServerConnection, *args: bytes) -> None:
+        if connection.extended:
+            handler(connection, *args)
+        else:
+            connection.on_unknown_type(number)
+
+    return handle
+
+
 class Slot:
-    """A reply that is not known yet. Tokens are compared by identity."""
+    """A reply that is not known yet. Tokens are compared by identity.
 
-    __slots__ = ("data",)
+    ``size`` is what is held in memory for it, in bytes.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("data", "size")
+
+    def __init__(self, size: int) -> None:
         self.data: bytes | None = None
+        self.size = size
 
 
 class ServerConnection(Connection):
@@ -62,7 +85,7 @@ class ServerConnection(Connection):
             connection was asked for; may be called more than once.
     """
 
-    __slots__ = ("_heard", "_held", "_touch", "held_size")
+    __slots__ = ("_heard", "_held", "_touch", "extended", "held_size")
 
     incoming = REQ
 
@@ -73,7 +96,9 @@ class ServerConnection(Connection):
         self._touch = touch
         self._held: deque[bytes | Slot] | None = None
         self.held_size = 0
-        """Bytes that wait behind an empty slot."""
+        """Bytes that wait behind an empty slot, or for it."""
+        self.extended = False
+        """Whether the peer understands trigear's own packets."""
         self._heard = False
 
     # Output
@@ -85,8 +110,7 @@ class ServerConnection(Connection):
                 self._touch(self)
             self.out.append(data)
         else:
-            self._held.append(data)
-            self.held_size += len(data)
+            self._hold(data, len(data))
 
     def send_noop(self) -> None:
         """Wake the worker; passes replies that wait for a slot."""
@@ -98,13 +122,25 @@ class ServerConnection(Connection):
         """Refuse the request at hand."""
         self.send(response(ERROR, code.encode(), text.encode()))
 
-    def reserve(self) -> Slot:
-        """Keep the place of a reply that will be known later."""
-        slot = Slot()
+    def reserve(self, size: int = 0) -> Slot:
+        """Keep the place of a reply that will be known later; ``size`` bytes are held for it."""
+        slot = Slot(size)
         if self._held is None:
             self._held = deque()
-        self._held.append(slot)
+        self._hold(slot, size)
         return slot
+
+    def _hold(self, item: bytes | Slot, size: int) -> None:
+        assert self._held is not None
+        self._held.append(item)
+        self.held_size += size
+        # Whoever sends must learn how much waits, to stop reading in time.
+        self._touch(self)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a reply is not known yet."""
+        return self._held is not None
 
     def fill(self, slot: Slot, data: bytes) -> None:
         """Give the reply for a slot, and send what only waited for it."""
@@ -120,6 +156,7 @@ class ServerConnection(Connection):
                 if first.data is None:
                     return
                 self.out.append(first.data)
+                self.held_size -= first.size
             else:
                 self.out.append(first)
                 self.held_size -= len(first)

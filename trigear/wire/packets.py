@@ -1,7 +1,7 @@
 """The packet table: every binary packet of the Gearman protocol, each fact about it once.
 
 The decoder, the legality check of the connection machine, the protocol reference in the
-documentation and the seeds of the fuzzer all read :data:`PACKETS`.
+documentation and the seeds of the fuzzer all read :data:`PACKETS` and :data:`EXTENSIONS`.
 
 A packet is ``magic (4) · type (4, big endian) · size (4, big endian) · payload``. The payload is
 the arguments joined by NUL bytes: every argument but the last ends in one NUL, the last is raw and
@@ -66,6 +66,10 @@ GRAB_JOB_ALL: Final = 39
 JOB_ASSIGN_ALL: Final = 40
 GET_STATUS_UNIQUE: Final = 41
 STATUS_RES_UNIQUE: Final = 42
+JOB_RELEASE: Final = 108
+JOB_DETACH: Final = 109
+HEARTBEAT: Final = 112
+JOB_CANCELLED: Final = 113
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,8 +398,53 @@ _ROWS: Final = (
     ),
 )
 
+_EXTENSIONS: Final = (
+    Packet(
+        JOB_RELEASE,
+        "JOB_RELEASE",
+        ("handle", "reason"),
+        _W,
+        _N,
+        "The worker gives a job back unharmed. The reason `deadline` counts as a timeout; any "
+        "other (`drain`, `refused`) ends no attempt.",
+    ),
+    Packet(
+        JOB_DETACH,
+        "JOB_DETACH",
+        ("handle",),
+        _C,
+        _N,
+        "The client stops waiting for one of its submissions. A foreground job that has not "
+        "started and that nobody else waits for is dropped.",
+    ),
+    Packet(
+        HEARTBEAT,
+        "HEARTBEAT",
+        ("interval",),
+        _W,
+        _N,
+        "The worker lives, and will say so again within the interval (decimal milliseconds, 0 for "
+        "no more). After three intervals of silence its jobs are given to others.",
+    ),
+    Packet(
+        JOB_CANCELLED,
+        "JOB_CANCELLED",
+        ("handle", "reason"),
+        _N,
+        _W,
+        "The job is not the worker's any more: it was `cancelled`, or it took too long "
+        "(`timeout`). What the worker still answers for it is dropped.",
+    ),
+)
+
 PACKETS: Final[dict[int, Packet]] = {row.number: row for row in _ROWS}
-"""Every packet type by its number. 0 (text) and 5 (unused) are not packets."""
+"""Every packet type of Gearman by its number. 0 (text) and 5 (unused) are not packets."""
+
+EXTENSIONS: Final[dict[int, Packet]] = {row.number: row for row in _EXTENSIONS}
+"""trigear's own packet types, legal on a connection once OPTION_REQ ``trigear`` was answered with
+OPTION_RES (extended mode). Any other server answers it with ERROR and stays as it is."""
+
+EXTENDED_OPTION: Final = b"trigear"
 
 REPLIES: Final = frozenset(number for row in _ROWS for number in row.replies) | {ERROR}
 """The types that answer a request, in the order of the requests."""
@@ -403,5 +452,5 @@ REPLIES: Final = frozenset(number for row in _ROWS for number in row.replies) | 
 
 def name_of(number: int) -> str:
     """The packet type's name, or its number in words if it has none."""
-    row = PACKETS.get(number)
+    row = PACKETS.get(number) or EXTENSIONS.get(number)
     return row.name if row else f"type {number}"
