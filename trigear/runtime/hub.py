@@ -59,7 +59,7 @@ GATHER: Final = 64
 """Pieces in one gathering send."""
 
 LINGER: Final = 10.0
-"""Seconds a connection that is to be closed may take to accept its last output."""
+"""Seconds a connection that is to be closed may go without taking any of its last output."""
 
 DISCARD: Final = 2.0
 """Seconds for which a connection that we end is read and its input dropped: closing it with input
@@ -132,6 +132,7 @@ class Hub:
         self._again: list[Link] = []
         self._heavy: OrderedDict[str, deque[Link]] = OrderedDict()
         self._closing: set[Link] = set()
+        self._close_at = float("inf")
         self._number = 0
         self._moment = now()
         self._epoll = select.epoll()
@@ -165,10 +166,13 @@ class Hub:
             link.pending.extend(session.take())
             link.closing = reason
             del self._by_number[session.number]
-            self._engine.connection_lost(session, reason, now())
+            try:
+                self._engine.connection_lost(session, reason, now())
+            except Exception as error:
+                # See _receive.
+                self._engine.fault(session, error)
             link.unsent = sum(len(piece) for piece in link.pending)
-            link.deadline = trio.current_time() + LINGER
-            self._closing.add(link)
+            self._close_by(link, LINGER)
         if link.unsent and not link.hung:
             self._push(link)
         else:
@@ -184,8 +188,13 @@ class Hub:
         except OSError:
             self._close(link)
             return
-        link.deadline = trio.current_time() + DISCARD
+        self._close_by(link, DISCARD)
         self._discard(link)
+
+    def _close_by(self, link: Link, seconds: float) -> None:
+        link.deadline = trio.current_time() + seconds
+        self._closing.add(link)
+        self._close_at = min(self._close_at, link.deadline)
 
     def _discard(self, link: Link) -> None:
         """Read and drop what still comes from a peer whose connection is over."""
@@ -200,6 +209,7 @@ class Hub:
             self._close(link)
         else:
             self._again.append(link)
+            self.nudge()
 
     def _close(self, link: Link) -> None:
         if self._links.pop(link.fd, None) is None:
@@ -210,20 +220,32 @@ class Hub:
 
     def next_deadline(self) -> float:
         """When :meth:`close_overdue` has something to do, by Trio's clock."""
-        if not self._closing:
-            return float("inf")
-        return min(link.deadline for link in self._closing)
+        return self._close_at
 
     def close_overdue(self) -> None:
         """Close the connections that linger too long."""
         moment = trio.current_time()
-        for link in [link for link in self._closing if link.deadline <= moment]:
-            self._close(link)
+        if moment >= self._close_at:
+            for link in [link for link in self._closing if link.deadline <= moment]:
+                self._close(link)
+            self._close_at = min((link.deadline for link in self._closing), default=float("inf"))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether every peer has been given everything there is for it."""
+        return not self._closing and not any(link.unsent for link in self._links.values())
 
     def close_all(self, reason: CloseReason) -> None:
-        """End every connection, after one try to send what waits."""
+        """End every connection, after one try to send what waits.
+
+        The engine is not told: the end of a server is no loss of a worker, and fails no job.
+        """
         for link in list(self._links.values()):
-            self._lose(link, reason)
+            link.closing = reason
+            link.pending.extend(link.session.take())
+            link.unsent = sum(len(piece) for piece in link.pending)
+            if link.unsent:
+                self._push(link)
             self._close(link)
         self._engine.take_touched()
         self._epoll.close()
@@ -285,6 +307,9 @@ class Hub:
         if link.closing is not None:
             if link.hung:
                 self._close(link)
+            elif link.unsent:
+                # Its last output comes first; nothing that it still says matters.
+                link.readable = False
             else:
                 self._discard(link)
             return
@@ -398,6 +423,9 @@ class Hub:
         """Send what waits, until it is gone or the socket is full again."""
         pending = link.pending
         done = 0
+        if link.closing is not None:
+            # It still takes something, or this is the first try.
+            self._close_by(link, LINGER)
         try:
             while done < len(pending):
                 pieces = pending[done : done + GATHER]
@@ -433,6 +461,7 @@ class Hub:
             link.paused = True
         elif link.paused:
             link.paused = False
+            self._moment = now()
             if link.session.decoder.buffered and not link.heavy:
                 self._receive(link, b"")
             if link.readable and not link.heavy:

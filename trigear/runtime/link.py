@@ -307,6 +307,8 @@ def the_one(group: BaseExceptionGroup[BaseException], body: BaseException | None
     for error in bugs:
         if not isinstance(error, Exception):
             return error
+    if bugs and isinstance(bugs[0], TrigearInternalError):
+        return bugs[0]
     if bugs:
         bug = TrigearInternalError(f"a background task failed: {bugs[0]!r}")
         bug.__cause__ = group

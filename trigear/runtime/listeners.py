@@ -120,6 +120,8 @@ def _remove_stale(path: str) -> None:
     except OSError as error:
         raise ConfigError(f"listen unix:{path}", os.strerror(error.errno or 0).lower()) from error
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # A server whose backlog is full lets a blocking probe wait for ever.
+    probe.setblocking(False)
     try:
         probe.connect(path)
     except ConnectionRefusedError:

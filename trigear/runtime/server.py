@@ -18,6 +18,7 @@ import logging
 import os
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -25,12 +26,14 @@ import trio
 
 from trigear.engine.config import Keepalive, ServerConfig
 from trigear.engine.engine import Engine, Statistics
+from trigear.engine.gate import STALL_SECONDS
 from trigear.engine.handles import HandleMint
 from trigear.errors import StoreFenced, TrigearInternalError
 from trigear.model import CloseReason
 from trigear.runtime.clock import now
 from trigear.runtime.committer import Committer
 from trigear.runtime.hub import Hub
+from trigear.runtime.link import hidden_nursery
 from trigear.runtime.listeners import address_text, bind, peer_text, unlink_unix
 
 if TYPE_CHECKING:
@@ -140,24 +143,17 @@ async def serve(
                 server.stop()
 
     hub.after_pass = after_pass
+    listening = trio.CancelScope()
+
+    async def drain() -> None:
+        await server.drain_asked.wait()
+        listening.cancel()
+        await _wait_drained(engine, hub, config)
+        server.stop()
+
     try:
-        async with trio.open_nursery() as nursery:
-
-            async def run_hub() -> None:
-                try:
-                    await hub.run()
-                except Exception as error:
-                    server.failure = error
-                    server.stop()
-
-            async def drain() -> None:
-                await server.drain_asked.wait()
-                listening.cancel()
-                await _wait_drained(engine, hub, config)
-                server.stop()
-
-            listening = trio.CancelScope()
-            nursery.start_soon(run_hub)
+        async with hidden_nursery() as nursery:
+            nursery.start_soon(hub.run)
             nursery.start_soon(timer.run)
             if committer is not None:
                 nursery.start_soon(committer.run)
@@ -165,18 +161,21 @@ async def serve(
             nursery.start_soon(_listen, sockets, hub, config, listening)
             task_status.started(server)
             await server.stopped.wait()
+            listening.cancel()
+            if committer is not None:
+                # What has ended shall not run again because its end was not written.
+                with trio.move_on_after(STALL_SECONDS):
+                    await committer.finish()
             nursery.cancel_scope.cancel()
     finally:
         server.stopped.set()
         unlink_unix(sockets)
         for sock in sockets:
             sock.close()
-        left = engine.statistics()
         hub.close_all(CloseReason.SHUTDOWN)
+        left = engine.statistics()
         if left.jobs and store is None:
             log.warning("%d jobs in memory are gone with this server", left.jobs)
-    if isinstance(server.failure, TrigearInternalError):
-        raise server.failure
     if server.failure is not None:
         raise TrigearInternalError(f"the server had to stop: {server.failure}") from server.failure
 
@@ -192,24 +191,10 @@ async def open_server(
     """
     config = config or ServerConfig()
     sockets = bind(config)
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-
-        async def run(task_status: trio.TaskStatus[Server]) -> None:
-            nonlocal failure
-            try:
-                await serve(config, sockets, store=store, task_status=task_status)
-            except TrigearInternalError as error:
-                failure = error
-                nursery.cancel_scope.cancel()
-
-        server = await nursery.start(run)
-        try:
-            yield server
-        finally:
-            server.stop()
-    if failure is not None:
-        raise failure
+    async with hidden_nursery() as nursery:
+        server = await nursery.start(partial(serve, config, sockets, store=store))
+        yield server
+        server.stop()
 
 
 def _nothing() -> None:
@@ -310,7 +295,13 @@ async def _accept(listener: socket.socket, hub: Hub, config: ServerConfig) -> No
                     log.warning("refused %s: %s", text, CloseReason.NOT_ALLOWED.value)
                     sock.close()
                     continue
-                _set_options(sock, config.keepalive)
+                try:
+                    _set_options(sock, config.keepalive)
+                except OSError as error:
+                    # The peer may be gone already. The next one is another matter.
+                    log.info("dropped %s while it connected: %s", text, error.strerror)
+                    sock.close()
+                    continue
             hub.add(sock, text)
         await trio.lowlevel.checkpoint()
 
@@ -339,7 +330,7 @@ async def _wait_drained(engine: Engine, hub: Hub, config: ServerConfig) -> None:
     """Wait until nothing runs any more, or the grace is over."""
     grace = float("inf") if config.grace is None else config.grace
     with trio.move_on_after(grace) as scope:
-        while not engine.drained:
+        while not (engine.drained and hub.quiet):
             await trio.sleep(DRAIN_LOOK)
             if engine.hands_out_nothing:
                 engine.dismiss_idle()
