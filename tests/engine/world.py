@@ -14,6 +14,7 @@ from trigear.wire.packets import PACKETS, name_of
 
 if TYPE_CHECKING:
     from trigear.engine.config import EngineConfig
+    from trigear.model import CloseReason
 
 NUMBERS = {packet.name: number for number, packet in PACKETS.items()}
 
@@ -81,6 +82,10 @@ class Caller:
         assert said.startswith("JOB_ASSIGN")
         assert isinstance(handle, bytes)
         return handle
+
+    def end(self) -> CloseReason | None:
+        """Why the server closed this connection; None if it did not."""
+        return self.peer.closed
 
     def leave(self) -> None:
         self.peer.hang_up()
