@@ -18,6 +18,10 @@ nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_existing_virtualenvs = False
 
+# PYTHONPATH, PYTHONUNBUFFERED and their like change what programs do: here as on any machine.
+for variable in [name for name in os.environ if name.startswith("PYTHON")]:
+    del os.environ[variable]
+
 # The rooms of floors 1 to 4 decide everything without doing any I/O: nothing excuses a line or a
 # branch of theirs that no test runs.
 FULLY_COVERED = ("wire", "protocol", "broker", "stores", "engine")
