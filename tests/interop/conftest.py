@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,9 @@ def findings(request: pytest.FixtureRequest) -> table.Findings:
 
 @pytest.fixture(scope="session")
 def directory(peer_tools: PeerTools, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Where servers log and workers record. That the tools are there is asked for on the way."""
+    """Where servers log and workers record. That the peers are there is asked for on the way."""
+    if importlib.util.find_spec("gear") is None:
+        pytest.fail("the package gear is missing: pip install -e .[interop]", pytrace=False)
     return tmp_path_factory.mktemp("interop")
 
 
