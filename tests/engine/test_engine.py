@@ -233,6 +233,17 @@ def test_a_queue_without_workers_is_told_of_once_a_minute(
     assert caplog.messages == [line] * 2
 
 
+def test_no_name_in_the_log_ends_a_line_or_speaks_to_a_terminal(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "caf\u00e9 \x1b[2J\u009b2J\u2028".encode() + b"\xff"
+    world.caller().submit("SUBMIT_JOB_BG", name, b"", b"w")
+    world.pass_time(CENSUS_SECONDS + 1)
+    assert caplog.messages == [
+        "function caf\u00e9\\x20\\x1b[2J\\u009b2J\\u2028\\xff: 1 jobs and no worker"
+    ]
+
+
 def test_the_next_deadline_is_the_census_when_nothing_else_is_due(world: World) -> None:
     assert world.engine.next_deadline() == world.time().monotonic + CENSUS_SECONDS
     world.worker(timeout=b"2000")

@@ -398,4 +398,8 @@ _ORDINARY: Final = frozenset(
 
 
 def _text(name: bytes) -> str:
-    return shown(name).decode("utf-8", "backslashreplace")
+    """A name for the log: nothing in it ends a line or speaks to a terminal."""
+    text = shown(name).decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
