@@ -22,7 +22,8 @@ from trigear.errors import (
 )
 from trigear.model import Priority
 from trigear.protocol.events import Data, Status, Warning
-from trigear.runtime.client import Client, JobStatus, connect, open_client
+from trigear.runtime.client import Client, connect, open_client
+from trigear.runtime.values import JobStatus
 from trigear.runtime.worker import Worker, WorkerJob
 from trigear.testing.memory import open_memory_server
 from trigear.wire.codec import request, response

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -42,25 +41,13 @@ from trigear.model import Priority
 from trigear.protocol import events
 from trigear.protocol.client import ClientConnection
 from trigear.runtime.address import Address, parse_address
-from trigear.runtime.link import Link, again, open_link, open_stream
+from trigear.runtime.link import Link, open_link, open_stream
+from trigear.runtime.values import JobStatus, again, as_data, as_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from trigear.protocol.asking import Request
-
-
-@dataclass(frozen=True, slots=True)
-class JobStatus:
-    """What a server knows of a job.
-
-    A job that is over is not ``known``. The numbers are the worker's own.
-    """
-
-    known: bool
-    running: bool
-    numerator: int | float
-    denominator: int | float
 
 
 class _Waiting:
@@ -415,19 +402,3 @@ async def open_client(
         link.machine.abandon(link.machine.option(b"exceptions"))
         link.kick()
         yield client
-
-
-def as_name(name: str | bytes) -> bytes:
-    """A name as it goes over the wire."""
-    return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
-
-
-def as_data(data: bytes) -> bytes:
-    """Data as they go over the wire.
-
-    Raises:
-        TypeError: they are not bytes.
-    """
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise TypeError(f"bytes are needed, not {type(data).__name__}: encode it first")
-    return bytes(data)

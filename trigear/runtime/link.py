@@ -12,8 +12,6 @@ his own exceptions and cancellations, bare, and never a group.
 
 from __future__ import annotations
 
-import os
-import socket
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
@@ -21,6 +19,7 @@ import trio
 
 from trigear.errors import ConnectionLost, TrigearInternalError
 from trigear.protocol.events import Broken
+from trigear.runtime.values import again, words_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -257,20 +256,6 @@ def broken(name: str, error: Exception) -> ConnectionLost:
     lost = ConnectionLost(f"the connection to {name} broke" + (f": {why}" if why else ""))
     lost.__cause__ = cause
     return lost
-
-
-def words_for(error: OSError) -> str:
-    """The system's words for what went wrong, without what libraries put around them."""
-    if isinstance(error, socket.gaierror) or not error.errno:
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
-
-
-def again(failure: ConnectionLost) -> ConnectionLost:
-    """The same error once more: raised twice, one object would collect tracebacks."""
-    copy = ConnectionLost(*failure.args)
-    copy.__cause__ = failure.__cause__
-    return copy
 
 
 # One exception, not a group

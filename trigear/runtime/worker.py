@@ -47,8 +47,8 @@ from trigear.errors import ConnectionLost, Refused, TrigearError
 from trigear.protocol import events
 from trigear.protocol.worker import State, WorkerConnection
 from trigear.runtime.address import Address, parse_address
-from trigear.runtime.client import as_data, as_name
-from trigear.runtime.link import Link, again, hidden_nursery, open_link, open_stream
+from trigear.runtime.link import Link, hidden_nursery, open_link, open_stream
+from trigear.runtime.values import again, as_data, as_name
 
 log: Final = logging.getLogger("trigear.worker")
 
