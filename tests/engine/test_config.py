@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout, ServerConfig
+from trigear.engine.config import EngineConfig, FunctionSettings, Keepalive, OnTimeout, ServerConfig
 from trigear.errors import ConfigError
 
 
@@ -44,9 +44,25 @@ def test_a_functions_settings_have_limits(settings: dict[str, Any], says: str) -
     assert str(caught.value) == says
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"idle": 0}, "keepalive idle: 0 is not between 1 and 32767"),
+        ({"interval": 32768}, "keepalive interval: 32768 is not between 1 and 32767"),
+        ({"count": 128}, "keepalive count: 128 is not between 1 and 127"),
+        ({"user_timeout": -1}, "keepalive user timeout: -1 is not between 1 and 2000000"),
+    ],
+)
+def test_keepalive_has_the_limits_of_the_system(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Keepalive(**settings)
+    assert str(caught.value) == says
+
+
 def test_settings_at_their_limits_are_fine() -> None:
     EngineConfig(handle_prefix=b"x" * 42, max_packet=1024, wakeup=0, attempts=0)
     EngineConfig(handle_prefix=b"\xff", wakeup=255)
+    Keepalive(idle=1, interval=32767, count=127, user_timeout=None)
     FunctionSettings(timeout=0, attempts=0, on_timeout=OnTimeout.FAIL)
 
 

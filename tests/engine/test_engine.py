@@ -12,7 +12,7 @@ from tests.engine.world import Caller, World, packet
 from trigear.engine.config import EngineConfig, FunctionSettings
 from trigear.engine.engine import CENSUS_SECONDS, TURN, Engine
 from trigear.engine.gate import STALL_SECONDS
-from trigear.engine.session import Session
+from trigear.engine.session import LONG_ANSWER, Session
 from trigear.errors import StoreError, StoreFenced, StoreUnavailable, TrigearInternalError
 from trigear.model import CloseReason, JobEnd
 from trigear.testing.memory import counting_mint
@@ -45,6 +45,16 @@ def test_a_turn_is_bounded_and_says_whether_there_is_more(world: World) -> None:
     assert len(session.take()) == TURN
     assert world.engine.receive(session, b"", world.time())
     assert len(session.take()) == TURN
+    assert not world.engine.receive(session, b"", world.time())
+    assert len(session.take()) == 1
+
+
+def test_a_long_answer_to_a_text_command_is_a_turn_of_its_own(world: World) -> None:
+    for number in range(LONG_ANSWER // 100):
+        world.caller().tell("CAN_DO", b"%0100d" % number)
+    session = world.caller().peer.session
+    assert world.engine.receive(session, b"status\n" + packet("ECHO_REQ", b"x"), world.time())
+    assert len(session.take()) == 1
     assert not world.engine.receive(session, b"", world.time())
     assert len(session.take()) == 1
 

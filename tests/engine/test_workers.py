@@ -415,3 +415,13 @@ def test_the_result_of_an_abandoned_job_goes_nowhere_and_is_no_mistake(world: Wo
     for name in ("WORK_STATUS", "WORK_DATA", "WORK_WARNING", "WORK_COMPLETE"):
         assert answer(worker, name, handle) == []
     assert world.engine.statistics().jobs == 0
+
+
+@pytest.mark.parametrize("name", ["WORK_COMPLETE", "WORK_FAIL", "WORK_EXCEPTION"])
+def test_the_end_of_a_background_job_is_told_to_nobody(world: World, name: str) -> None:
+    client, worker = world.caller(), world.worker()
+    handle = client.submit("SUBMIT_JOB_BG", b"f", b"", b"w")
+    worker.grab()
+    assert answer(worker, name, handle) == []
+    assert client.heard() == []
+    assert world.engine.statistics().jobs == 0

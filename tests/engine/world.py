@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.wire.recording import decode
+from tests.wire.recording import EVERY_PACKET, decode
 from trigear.testing.clock import SettableClock
 from trigear.testing.memory import MemoryPeer, MemoryServer
 from trigear.wire.codec import RES, request
-from trigear.wire.packets import PACKETS, name_of
+from trigear.wire.packets import name_of
 
 if TYPE_CHECKING:
     from trigear.engine.config import EngineConfig
     from trigear.model import CloseReason
 
-NUMBERS = {packet.name: number for number, packet in PACKETS.items()}
+NUMBERS = {packet.name: number for number, packet in EVERY_PACKET.items()}
 
 JOBS = {
     "SUBMIT_JOB": ("normal", False),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.wire.codec import HEADER_SIZE, REQ, RES, request, response
 from trigear.wire.commands import COMMANDS
-from trigear.wire.packets import PACKETS
+from trigear.wire.packets import EXTENSIONS, PACKETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +18,22 @@ if TYPE_CHECKING:
 
 VARIABLE: Final = "TRIGEAR_FUZZ_EXAMPLES"
 
-NAMES: Final = (b"", b"f", b"g", b"-", b"u", b"exceptions", b"\xff\n", b"7", b"1500", b"x" * 65)
+NAMES: Final = (
+    b"",
+    b"f",
+    b"g",
+    b"-",
+    b"u",
+    b"exceptions",
+    b"trigear",
+    b"\xff\n",
+    b"7",
+    b"1500",
+    b"x" * 65,
+)
 """Arguments that mean something somewhere."""
+
+TABLE: Final = {**PACKETS, **EXTENSIONS}
 
 HANDLES: Final = tuple(b"H:memory:%020d" % number for number in range(1, 9))
 
@@ -40,7 +54,7 @@ class Mutator:
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
-        self._numbers = sorted(PACKETS)
+        self._numbers = sorted(TABLE)
 
     def sound(self) -> bytes:
         """A whole packet or a line."""
@@ -50,7 +64,7 @@ class Mutator:
             return chance.choice(LINES) + chance.choice((b"\n", b"\r\n"))
         number = chance.choice(self._numbers)
         args = [
-            chance.choice(HANDLES if name == "handle" else NAMES) for name in PACKETS[number].args
+            chance.choice(HANDLES if name == "handle" else NAMES) for name in TABLE[number].args
         ]
         if kind < 0.9:
             return request(number, *args)
@@ -110,7 +124,7 @@ def _truncate(data: bytearray, chance: random.Random) -> None:
 def _set_type(data: bytearray, chance: random.Random) -> None:
     if len(data) >= HEADER_SIZE and not data[0]:
         struct.pack_into(
-            ">I", data, 4, chance.choice((0, 5, 43, 107, 1 << 31, chance.randrange(43)))
+            ">I", data, 4, chance.choice((0, 5, 43, 107, 108, 1 << 31, chance.randrange(43)))
         )
 
 

@@ -9,10 +9,9 @@ import gc
 import tracemalloc
 from typing import TYPE_CHECKING
 
-from tests.fuzz.mutation import Mutator, first_seed, is_bounded
+from tests.fuzz.mutation import TABLE, Mutator, first_seed, is_bounded
 from tests.wire.recording import Entry, Recorder, byte_by_byte, decoder
 from trigear.wire.codec import REQ, RES
-from trigear.wire.packets import PACKETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +43,7 @@ def is_event(entry: Entry) -> bool:
     what, *more = entry
     if what == "packet":
         number, *args = more
-        expected = len(PACKETS[number].args)
+        expected = len(TABLE[number].args)
         return len(args) == expected and all(type(arg) is bytes for arg in args)
     return what in {
         "text",

@@ -24,6 +24,8 @@ class Listener(Connection):
     def on_echo_res(self, data: bytes) -> None:
         self.heard.append(data)
         self.out.append(b"<" + data + b">")
+        if data == b"long":
+            self.end_turn()
         if data == b"bye":
             self.close(CloseReason.PEER_CLOSED)
 
@@ -63,6 +65,17 @@ def test_a_turn_bounds_the_packets_and_says_whether_there_may_be_more() -> None:
     assert end.heard == [b"a", b"b", b"c"]
 
 
+def test_a_packet_that_was_much_work_ends_its_turn() -> None:
+    end = Listener()
+    assert end.receive(echoes(b"a", b"long", b"b", b"long"))
+    assert end.heard == [b"a", b"long"]
+    assert not end.receive(b"")
+    assert end.heard == [b"a", b"long", b"b", b"long"]
+    assert not end.receive(echoes(b"long"))
+    assert not end.receive(echoes(b"c"))
+    assert end.heard[-1] == b"c"
+
+
 def test_output_is_handed_over_once() -> None:
     end = Listener()
     end.receive(echoes(b"a", b"b"))
@@ -80,6 +93,15 @@ def test_after_the_end_nothing_is_decoded_and_what_was_said_is_still_to_be_sent(
     assert not end.receive(echoes(b"d"))
     assert end.heard == [b"a", b"bye"]
     assert end.take() == [b"<a>", b"<bye>"]
+
+
+def test_an_end_is_an_end_also_when_the_turn_is_over() -> None:
+    end = Listener()
+    end.receive(echoes(b"a"))
+    end.end_turn()
+    end.close(CloseReason.SHUTDOWN)
+    assert not end.receive(echoes(b"b"))
+    assert end.heard == [b"a"]
 
 
 def test_an_end_that_is_only_stopped_keeps_what_it_did_not_decode() -> None:

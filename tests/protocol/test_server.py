@@ -17,7 +17,9 @@ from trigear.wire.packets import (
     ECHO_REQ,
     ECHO_RES,
     ERROR,
+    EXTENSIONS,
     JOB_CREATED,
+    JOB_DETACH,
     NOOP,
     PACKETS,
     SUBMIT_JOB,
@@ -84,6 +86,36 @@ def test_requests_reach_their_handlers_and_everything_else_is_refused(packet: Pa
         answer = refusal(b"INVALID_COMMAND", b"Command not expected")
     assert said(connection) == answer + b"<status>"
     assert connection.closing is None
+
+
+class Extended(Answering):
+    """Implements one of the extensions."""
+
+    __slots__ = ()
+
+    on_job_detach = handler("JOB_DETACH")
+
+
+Extended.rows = server_rows(Extended)
+
+
+def test_an_extension_is_only_there_in_extended_mode() -> None:
+    connection = Extended(Touches().append)
+    connection.receive(request(JOB_DETACH, b"H"))
+    assert said(connection) == refusal(b"INVALID_COMMAND", b"Command not expected")
+    connection.extended = True
+    connection.receive(request(JOB_DETACH, b"H"))
+    assert said(connection) == b"[JOB_DETACH H]"
+
+
+@pytest.mark.parametrize("number", EXTENSIONS)
+def test_a_server_need_not_know_any_extension(number: int) -> None:
+    connection, _ = connected()
+    connection.extended = True
+    connection.receive(request(number, b"H", b"x") + request(ECHO_REQ, b"on"))
+    assert said(connection) == (
+        refusal(b"INVALID_COMMAND", b"Command not expected") + b"[ECHO_REQ on]"
+    )
 
 
 def test_a_server_must_know_every_request() -> None:
@@ -244,6 +276,21 @@ def test_everything_waits_behind_an_empty_slot_but_noop() -> None:
     assert said(connection) == b"6"
 
 
+def test_what_is_held_for_a_slot_counts_until_it_is_sent() -> None:
+    connection, touches = connected()
+    first = connection.reserve(100)
+    assert connection.waits
+    assert touches == [connection], "who reads must learn that it is time to stop"
+    second = connection.reserve(10)
+    connection.send(b"12345")
+    assert connection.held_size == 115
+    connection.fill(second, b"2")
+    assert connection.held_size == 115
+    connection.fill(first, b"1")
+    assert connection.held_size == 0
+    assert not connection.waits
+
+
 def test_slots_filled_out_of_order_leave_in_order() -> None:
     connection, _ = connected()
     first = connection.reserve()
@@ -269,7 +316,7 @@ def test_a_slot_that_nothing_waits_for_any_more_may_still_be_filled() -> None:
 
 
 def test_a_noop_wakes_a_connection_that_holds_everything_else_back() -> None:
-    connection, touches = connected()
+    connection, _touches = connected()
     connection.reserve()
     connection.send(b"held")
     assert connection.out == []

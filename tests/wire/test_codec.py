@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.wire.recording import (
     ALL_ROWS,
+    EVERY_PACKET,
     Entry,
     Recorder,
     byte_by_byte,
@@ -107,7 +108,7 @@ def samples(packet: Packet, last: bytes = b"raw\0rest") -> tuple[bytes, ...]:
     return (*(name.encode() for name in packet.args[:-1]), last)[: len(packet.args)]
 
 
-ROWS = pytest.mark.parametrize("packet", PACKETS.values(), ids=lambda p: p.name)
+ROWS = pytest.mark.parametrize("packet", EVERY_PACKET.values(), ids=lambda p: p.name)
 
 
 @ROWS
@@ -158,7 +159,7 @@ Build = Callable[..., bytes]
 
 
 @given(
-    st.sampled_from(sorted(PACKETS)),
+    st.sampled_from(sorted(EVERY_PACKET)),
     st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"")), min_size=8, max_size=8),
     st.binary(max_size=40),
     st.sampled_from([request, response]),
@@ -166,7 +167,7 @@ Build = Callable[..., bytes]
 def test_any_arguments_come_back(
     number: int, names: list[bytes], last: bytes, build: Build
 ) -> None:
-    packet = PACKETS[number]
+    packet = EVERY_PACKET[number]
     if packet.strip_nul:
         last = last.rstrip(b"\0")
     args = (*names[: len(packet.args) - 1], last)[: len(packet.args)]
@@ -481,8 +482,8 @@ def test_a_target_that_stops_gets_nothing_more() -> None:
 
 @given(st.data())
 def test_turns_and_pieces_change_nothing(data: st.DataObject) -> None:
-    numbers = data.draw(st.lists(st.sampled_from(sorted(PACKETS)), min_size=1, max_size=6))
-    stream = b"".join(request(n, *samples(PACKETS[n])) for n in numbers) + TAIL
+    numbers = data.draw(st.lists(st.sampled_from(sorted(EVERY_PACKET)), min_size=1, max_size=6))
+    stream = b"".join(request(n, *samples(EVERY_PACKET[n])) for n in numbers) + TAIL
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     turn = data.draw(st.integers(1, 5))

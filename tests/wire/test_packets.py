@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from trigear.wire import packets
-from trigear.wire.packets import ERROR, PACKETS, REPLIES, Packet, Side, name_of
+from trigear.wire.packets import ERROR, EXTENSIONS, PACKETS, REPLIES, Packet, Side, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # number, name, who sends it, arguments (the last one raw), what answers it
 PROTOCOL = """
@@ -53,12 +58,21 @@ PROTOCOL = """
 42 STATUS_RES_UNIQUE            >C  unique known running numerator denominator client_count
 """
 
+EXTENSION = """
+108 JOB_RELEASE                 W>  handle reason
+109 JOB_DETACH                  C>  handle
+112 HEARTBEAT                   W>  interval
+113 JOB_CANCELLED               >W  handle reason
+"""
+
+EVERY = [*PACKETS.values(), *EXTENSIONS.values()]
+
 SIDES = {"": Side.NONE, "C": Side.CLIENT, "W": Side.WORKER, "A": Side.ANY}
 
 
-def written() -> list[tuple[object, ...]]:
+def written(table: str) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
-    for line in PROTOCOL.replace("\n                                    ", " ").strip().split("\n"):
+    for line in table.replace("\n                                    ", " ").strip().split("\n"):
         left, _, replies = line.partition("=")
         number, name, way, *args = left.split()
         asked, _, sent = way.partition(">")
@@ -66,17 +80,25 @@ def written() -> list[tuple[object, ...]]:
     return rows
 
 
-def test_the_table_says_what_the_protocol_says() -> None:
-    table = [
+def kept(packets: Iterable[Packet]) -> list[tuple[object, ...]]:
+    return [
         (p.number, p.name, p.asked_by, p.sent_to, p.args, [name_of(n) for n in p.replies])
-        for p in PACKETS.values()
-        if p.number <= 42
+        for p in packets
     ]
-    assert table == written()
+
+
+def test_the_table_says_what_the_protocol_says() -> None:
+    assert kept(PACKETS.values()) == written(PROTOCOL)
+
+
+def test_the_extensions_are_those_that_are_written_down() -> None:
+    assert kept(EXTENSIONS.values()) == written(EXTENSION)
+    assert not EXTENSIONS.keys() & PACKETS.keys()
+    assert min(EXTENSIONS) > 100, "out of the way of what Gearman may still define"
 
 
 def test_every_packet_has_a_constant_of_its_name() -> None:
-    for packet in PACKETS.values():
+    for packet in EVERY:
         assert getattr(packets, packet.name) == packet.number
 
 
@@ -85,6 +107,7 @@ def test_text_and_the_unused_number_are_no_packets() -> None:
     assert 5 not in PACKETS
     assert name_of(5) == "type 5"
     assert name_of(7) == "SUBMIT_JOB"
+    assert name_of(108) == "JOB_RELEASE"
 
 
 def test_replies_are_packets_that_a_server_sends() -> None:
@@ -96,12 +119,11 @@ def test_replies_are_packets_that_a_server_sends() -> None:
 
 
 def test_the_requests_that_no_server_implements_are_marked() -> None:
-    classic = [PACKETS[number] for number in range(43) if number in PACKETS]
-    assert [p.name for p in classic if not p.served] == ["ALL_YOURS", "SUBMIT_JOB_SCHED"]
+    assert [p.name for p in EVERY if not p.served] == ["ALL_YOURS", "SUBMIT_JOB_SCHED"]
 
 
 def test_what_may_be_missing_stands_last() -> None:
-    lenient = {p.name: p.args[p.least :] for p in PACKETS.values() if p.least < len(p.args)}
+    lenient = {p.name: p.args[p.least :] for p in EVERY if p.least < len(p.args)}
     assert lenient == {
         "WORK_STATUS": ("denominator",),
         "WORK_COMPLETE": ("result",),
@@ -114,14 +136,14 @@ def test_what_may_be_missing_stands_last() -> None:
 
 def test_a_stray_nul_is_only_dropped_where_a_name_stands_alone() -> None:
     """Names never end in NUL; results, workloads and echoed bytes may."""
-    assert {p.name for p in PACKETS.values() if p.strip_nul} == {
+    assert {p.name for p in EVERY if p.strip_nul} == {
         "WORK_FAIL",
         "GET_STATUS",
         "GET_STATUS_UNIQUE",
         "OPTION_REQ",
         "SET_CLIENT_ID",
     }
-    for packet in PACKETS.values():
+    for packet in EVERY:
         if packet.strip_nul:
             assert len(packet.args) == 1
 
@@ -131,7 +153,7 @@ def test_a_row_needs_all_its_arguments_unless_it_says_otherwise() -> None:
     assert Packet(99, "X", ("a", "b"), Side.ANY, Side.NONE, "", least=1).least == 1
 
 
-@pytest.mark.parametrize("packet", PACKETS.values(), ids=lambda p: p.name)
+@pytest.mark.parametrize("packet", EVERY, ids=lambda p: p.name)
 def test_every_packet_has_a_sender_and_is_described(packet: Packet) -> None:
     assert packet.asked_by or packet.sent_to
     assert packet.about.endswith(".")
