@@ -1,0 +1,66 @@
+"""Client and worker against Debian's gearmand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from trigear.errors import JobRaised, Refused
+from trigear.model import Priority
+from trigear.runtime.client import connect
+from trigear.runtime.worker import Worker, WorkerJob
+
+if TYPE_CHECKING:
+    from tests.conftest import ForeignServer
+
+
+@pytest.mark.peers
+async def test_jobs_go_round(gearmand_c: ForeignServer) -> None:
+    worker = Worker(max_jobs=4, client_id="reverser")
+
+    @worker.function("reverse")
+    async def reverse(job: WorkerJob) -> bytes:
+        await job.status(1, 2)
+        await job.data(b"part ")
+        return job.workload[::-1]
+
+    @worker.function("fail", timeout=30)
+    async def fail(job: WorkerJob) -> bytes:
+        raise ValueError("as it should")
+
+    large = bytes(range(256)) * 8192
+    async with (
+        connect(gearmand_c.address, client_id="me") as client,
+        trio.open_nursery() as nursery,
+    ):
+        results: list[bytes] = []
+
+        async def submit(workload: bytes) -> None:
+            results.append(await client.submit("reverse", workload, unique="-"))
+
+        async with trio.open_nursery() as jobs:
+            jobs.start_soon(submit, b"early")
+            jobs.start_soon(submit, b"early")
+            await trio.testing.wait_all_tasks_blocked()
+            await nursery.start(worker.run, gearmand_c.address)
+            for number in range(50):
+                jobs.start_soon(submit, b"%d" % number)
+        assert sorted(results) == sorted(
+            [b"part ylrae"] * 2 + [b"part " + (b"%d" % number)[::-1] for number in range(50)]
+        )
+        assert await client.submit("reverse", large) == b"part " + large[::-1]
+        with pytest.raises(JobRaised) as caught:
+            await client.submit("fail", b"", priority=Priority.HIGH)
+        assert caught.value.data == b"ValueError: as it should"
+        handle = await client.submit_background("nobody does this", b"", unique="u")
+        assert (await client.job_status(handle)).known
+        assert await client.admin(f"cancel job {handle.decode()}") == ["OK"]
+        with pytest.raises(Refused, match="UNKNOWN_JOB"):
+            await client.admin("cancel job H:none:1")
+        assert any(
+            line.endswith("reverser : fail reverse") for line in await client.admin("workers")
+        )
+        nursery.cancel_scope.cancel()
