@@ -112,7 +112,7 @@ def test_a_server_that_ends_at_once_is_reported_with_its_last_words() -> None:
         lambda port, directory: [
             sys.executable,
             "-c",
-            "print('first'); raise SystemExit('no luck')",
+            "print('first', flush=True); raise SystemExit('no luck')",
         ],
     )
     with pytest.raises(ServerError, match=r"loser ended with status 1; its last line: no luck"):

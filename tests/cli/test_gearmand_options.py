@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,9 +16,12 @@ from trigear.engine.config import EngineConfig, Keepalive, ServerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.cli.conftest import Said
+
+HTTP = "http" if Path("/etc/services").exists() else "80"
+"""The name of a port, where this system knows names of ports."""
+
 
 SYSTEM_KEEPALIVE = Keepalive(None, None, None, None)
 
@@ -88,7 +92,7 @@ ACCEPTED = [
     ["-p", "10"],
     ["-p4731"],
     ["--port=10"],
-    ["--port", "http"],
+    ["--port", HTTP],
     ["-P", '"tmp/gearmand.pid"'],
     ['--pid-file="tmp/gearmand.pid"'],
     ["-r", "http"],

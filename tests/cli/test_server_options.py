@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,9 +19,11 @@ from trigear.engine.config import EngineConfig, Keepalive, OnTimeout, ServerConf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.cli.conftest import Said
+
+HTTP = "http" if Path("/etc/services").exists() else "80"
+"""The name of a port, where this system knows names of ports."""
 
 
 def plan_for(*args: str) -> Plan:
@@ -43,7 +46,7 @@ def test_defaults_are_those_of_the_server_itself() -> None:
         (["-L", "unix:a/../b.sock"], "listen", ("unix:/start/b.sock",)),
         (["-L", "gearman://localhost:1"], "listen", ("gearman://localhost:1",)),
         (["-p", "7"], "port", 7),
-        (["--port", "http"], "port", 80),
+        (["--port", HTTP], "port", 80),
         (["--allow", "10.0.0.0/8", "--allow", "::1"], "allow", ("10.0.0.0/8", "::1/128")),
         (["--grace", "500ms"], "grace", 0.5),
         (["--no-keepalive"], "keepalive", None),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from trigear.cli.values import (
@@ -9,6 +11,9 @@ from trigear.cli.values import (
     parse_size,
     parse_whole_seconds,
 )
+
+HTTP = "http" if Path("/etc/services").exists() else "80"
+"""The name of a port, where this system knows names of ports."""
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_port_is_a_number_or_the_name_of_a_service() -> None:
     assert parse_port("4730") == 4730
     assert parse_port(0) == 0
-    assert parse_port("http") == 80
+    assert parse_port(HTTP) == 80
     with pytest.raises(ValueError, match="the last one is 65535"):
         parse_port("65536")
     with pytest.raises(ValueError, match="neither a port nor the name of a service"):

@@ -17,7 +17,7 @@ import os
 import sys
 import syslog
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from trigear.cli.report import Failure, Status
 
@@ -155,6 +155,29 @@ FORMATTERS: Final = {
 }
 
 
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler
+
+
+class Stderr(_StreamHandler):
+    """Log lines on standard error, until nobody reads them any more."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """The reader is gone: what is in the stream's buffer would fail the program at its end."""
+        if isinstance(sys.exception(), OSError):
+            with contextlib.suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                os.dup2(nowhere, self.stream.fileno())
+                os.close(nowhere)
+        else:
+            super().handleError(record)
+
+
 class LogFile(logging.Handler):
     """A file that can be opened anew under the same name, after it was rotated away.
 
@@ -240,7 +263,7 @@ class Log:
     def choose(self) -> None:
         settings = self.settings
         if settings.target == "stderr":
-            self.handlers.append(logging.StreamHandler(sys.stderr))
+            self.handlers.append(Stderr())
         elif settings.is_file:
             try:
                 self.file = LogFile(settings.target)
@@ -255,7 +278,7 @@ class Log:
                 self.complaint = (
                     f"log file {settings.target}: {error.strerror}; logging to stderr instead"
                 )
-                self.handlers.append(logging.StreamHandler(sys.stderr))
+                self.handlers.append(Stderr())
             else:
                 self.handlers.append(self.file)
         if settings.syslog or settings.target == "syslog":
@@ -266,7 +289,7 @@ class Log:
     @property
     def on_stderr(self) -> bool:
         """Whether lines go to standard error."""
-        return any(type(handler) is logging.StreamHandler for handler in self.handlers)
+        return any(isinstance(handler, Stderr) for handler in self.handlers)
 
     def reopen(self) -> None:
         """Open the file anew, for whoever rotates it; other targets need nothing.
