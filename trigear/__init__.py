@@ -42,10 +42,13 @@ if TYPE_CHECKING:
         TrigearError,
         TrigearInternalError,
     )
+    from trigear.model import Priority
+    from trigear.runtime.blocking import BlockingClient, connect_blocking
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlockingClient",
     "ConfigError",
     "ConnectionLost",
     "JobError",
@@ -53,6 +56,7 @@ __all__ = [
     "JobLost",
     "JobRaised",
     "LocalProtocolError",
+    "Priority",
     "ProtocolError",
     "Refused",
     "RemoteProtocolError",
@@ -60,11 +64,13 @@ __all__ = [
     "TrigearError",
     "TrigearInternalError",
     "__version__",
+    "connect_blocking",
 ]
 
 # Public name -> module that defines it. Type checkers read the imports above instead; a test keeps
 # the two and __all__ in step.
 _HOME = {
+    "BlockingClient": "trigear.runtime.blocking",
     "ConfigError": "trigear.errors",
     "ConnectionLost": "trigear.errors",
     "JobError": "trigear.errors",
@@ -72,12 +78,14 @@ _HOME = {
     "JobLost": "trigear.errors",
     "JobRaised": "trigear.errors",
     "LocalProtocolError": "trigear.errors",
+    "Priority": "trigear.model",
     "ProtocolError": "trigear.errors",
     "Refused": "trigear.errors",
     "RemoteProtocolError": "trigear.errors",
     "StoreError": "trigear.errors",
     "TrigearError": "trigear.errors",
     "TrigearInternalError": "trigear.errors",
+    "connect_blocking": "trigear.runtime.blocking",
 }
 
 

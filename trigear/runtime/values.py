@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from trigear.errors import ConnectionLost
+from trigear.errors import ConnectionLost, LocalProtocolError
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,11 @@ class JobStatus:
 def as_name(name: str | bytes) -> bytes:
     """A name as it goes over the wire."""
     return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+
+
+def shown(name: bytes) -> str:
+    """A name as people read it."""
+    return name.decode("utf-8", "backslashreplace")
 
 
 def as_data(data: bytes) -> bytes:
@@ -52,3 +63,26 @@ def again(failure: ConnectionLost) -> ConnectionLost:
     copy = ConnectionLost(*failure.args)
     copy.__cause__ = failure.__cause__
     return copy
+
+
+def epoch_of(at: datetime | float | None, delay: float | None) -> int | None:
+    """A time as whole seconds since 1970, rounded up so that nothing begins early.
+
+    Raises:
+        LocalProtocolError: both are given, or this is no time that can be sent.
+    """
+    if at is not None and delay is not None:
+        raise LocalProtocolError("at and delay both say when: leave one out")
+    if at is not None and not isinstance(at, int | float):
+        if at.tzinfo is None:
+            raise LocalProtocolError(f"at={at!r} has no time zone: which moment is meant?")
+        at = at.timestamp()
+    if delay is not None:
+        if not delay >= 0:
+            raise LocalProtocolError(f"delay={delay!r}: a number of seconds from now is needed")
+        at = time.time() + delay
+    if at is None:
+        return None
+    if not 0 <= at < 2**63:
+        raise LocalProtocolError(f"at={at!r} is no time after 1970 that a server can hold")
+    return math.ceil(at)
