@@ -4,13 +4,19 @@ A task per connection costs a Trio server two to four times the CPU of the work 
 sockets are registered, edge-triggered, with an epoll instance of the hub's own, and Trio waits only
 for that instance to become readable. Each round of :meth:`Hub.run`:
 
-1. poll without waiting; wait only if nothing is ready and no connection has undecoded packets;
+1. poll, after events for up to ``patience`` seconds; hand over to Trio if nothing is ready and no
+   connection has undecoded packets;
 2. read each newly readable connection once and handle a bounded number of its packets; if some are
    left the connection is *heavy* and is not read until they are handled;
 3. serve the heavy connections for at most ``SLICE`` seconds in all, in turn over the tenants and
    then over a tenant's connections;
 4. flush every connection that was touched, with one send each;
 5. let other tasks run whenever ``SLICE`` seconds have passed since they last could.
+
+Patience. Going to sleep in Trio and being woken costs several system calls and a pass of its
+scheduler, as much as handling a packet. A program that is nothing but a server may be patient:
+answers to what was just sent mostly come within the millisecond. Other tasks are then late by that
+much, so while one of them is waited for (a commit), there is no patience.
 
 By time and not by count, because 200 connections that flood the server made a timer seconds late
 when the hub yielded every so many rounds.
@@ -140,6 +146,8 @@ class Hub:
         self._epoll.register(self._nudge, select.EPOLLIN | select.EPOLLET)
         self.after_pass: Callable[[], None] = lambda: None
         """Called after each flush, for whoever waits for what the engine did."""
+        self.patience = 0.0
+        """Seconds to wait for more, before other tasks are let run, when events came just now."""
 
     # Connections
 
@@ -267,9 +275,11 @@ class Hub:
         links = self._links
         engine = self._engine
         last = _perf()
+        patience = 0.0
         while True:
-            events = poll(0, EVENTS)
-            if not events and not self._again and not self._heavy:
+            busy = self._again or self._heavy
+            events = poll(0 if busy else patience, EVENTS)
+            if not events and not busy:
                 self._idle()
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 last = _perf()
@@ -298,6 +308,7 @@ class Hub:
             if self._heavy:
                 self._serve_heavy(engine)
             self.flush()
+            patience = self.patience
             if _perf() - last > SLICE:
                 await trio.lowlevel.checkpoint()
                 last = _perf()

@@ -54,6 +54,9 @@ DRAIN_LOOK: Final = 0.1
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
+PATIENCE: Final = 0.001
+"""See :mod:`trigear.runtime.hub`; the least that epoll can wait."""
+
 GARBAGE: Final = 10_000
 """New objects that are worth a collection when the server has nothing else to do."""
 
@@ -133,9 +136,13 @@ async def serve(
     timer = _Timer(engine, hub)
     committer = None if store is None else Committer(engine, store, hub.flush)
 
+    patience = PATIENCE if own_process else 0.0
+    hub.patience = patience
+
     def after_pass() -> None:
         timer.look()
         if committer is not None:
+            hub.patience = 0.0 if engine.unwritten else patience
             if engine.has_ticket:
                 committer.offer()
             if engine.fenced:
