@@ -317,6 +317,41 @@ async def test_a_cancelled_worker_says_nothing_about_its_jobs() -> None:
     assert scope.cancelled_caught
 
 
+async def test_a_worker_that_is_being_cancelled_begins_nothing() -> None:
+    worker = Worker(max_jobs=2)
+    ran: list[bytes] = []
+    release = trio.Event()
+
+    @worker.function("f")
+    async def handler(job: WorkerJob) -> None:
+        ran.append(job.workload)
+        with trio.CancelScope(shield=True):
+            await release.wait()
+
+    near, server = scripted()
+    scope = trio.CancelScope()
+
+    async def run() -> None:
+        with scope:
+            await worker.run_over(near)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await server.hears()
+        await server.hears()
+        await assign(server, b"first", b"H:1")
+        await server.expects(("GRAB_JOB_UNIQ",))
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        await server.says(JOB_ASSIGN_UNIQ, b"H:2", b"f", b"", b"second")
+        await trio.testing.wait_all_tasks_blocked()
+        release.set()
+        await server.expects(("WORK_COMPLETE", b"H:1", b""), ("end",))
+        await server.hangs_up()
+    assert ran == [b"first"]
+
+
 async def test_a_lost_connection_cancels_the_handlers_and_raises() -> None:
     worker = Worker()
     cleaned_up = False

@@ -85,8 +85,8 @@ class Link(Generic[Column]):
     async def taken(self) -> None:
         """Wait until everything queued so far is on its way to the peer.
 
-        Whoever produces much waits here, so that no more than one helping is in memory for a peer
-        that reads slowly.
+        Whoever produces much waits here: for a peer that reads slowly one helping is on its way,
+        and no more than one waits behind it.
 
         Raises:
             ConnectionLost: the connection broke.
@@ -142,9 +142,10 @@ class Link(Generic[Column]):
                 if not self.machine.out:
                     await self._queued.park()
                     continue
-                for chunk in joined(self.machine.take()):
-                    await self._stream.send_all(chunk)
+                chunks = self.machine.take()
                 self._taken.unpark_all()
+                for chunk in joined(chunks):
+                    await self._stream.send_all(chunk)
             # A socket that is closed with unread bytes in it is reset, and a reset takes with it
             # what the peer has not read yet. So say first that this was all, and let it close.
             if isinstance(self._stream, trio.abc.HalfCloseableStream):

@@ -227,10 +227,13 @@ class Worker:
             ) as link,
             hidden_nursery() as jobs,
         ):
-            shift.begin(link, jobs, as_name(self.client_id))
-            task_status.started()
-            await shift.over.wait()
-            jobs.cancel_scope.cancel()
+            try:
+                shift.begin(link, jobs, as_name(self.client_id))
+                task_status.started()
+                await shift.over.wait()
+                jobs.cancel_scope.cancel()
+            finally:
+                shift.leave()
         assert shift.failure is not None
         raise shift.failure
 
@@ -244,6 +247,7 @@ class _Shift:
         self._functions = functions
         self._max_jobs = max_jobs
         self._running = 0
+        self._leaving = False
         self._link: Link[WorkerConnection]
         self._jobs: trio.Nursery
 
@@ -267,7 +271,13 @@ class _Shift:
             self.failure = again(failure) if isinstance(failure, ConnectionLost) else failure
             self.over.set()
 
+    def leave(self) -> None:
+        """Begin nothing any more: what is assigned now goes to others when the link is closed."""
+        self._leaving = True
+
     def deliver(self, event: events.Event) -> None:
+        if self._leaving:
+            return
         match event:
             case events.Assigned():
                 self._running += 1
@@ -290,7 +300,8 @@ class _Shift:
     def _grab(self) -> None:
         """Ask for another job if there is room for one, and nothing else is under way."""
         machine = self._link.machine
-        if self._running < self._max_jobs and machine.state is State.AWAKE:
+        room = self._running < self._max_jobs and not self._leaving
+        if room and machine.state is State.AWAKE:
             machine.grab()
 
     async def _do(self, assigned: events.Assigned) -> None:
