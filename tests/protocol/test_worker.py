@@ -6,7 +6,17 @@ import pytest
 
 from trigear.errors import LocalProtocolError
 from trigear.model import CloseReason
-from trigear.protocol.events import Assigned, Broken, Disowned, Echoed, NoJob, Refused, Woken
+from trigear.protocol.events import (
+    Assigned,
+    Broken,
+    Cancelled,
+    Disowned,
+    Echoed,
+    NoJob,
+    OptionSet,
+    Refused,
+    Woken,
+)
 from trigear.protocol.worker import CYCLE, GRABS, State, WorkerConnection
 from trigear.wire.codec import request, response
 from trigear.wire.packets import (
@@ -15,14 +25,20 @@ from trigear.wire.packets import (
     CANT_DO,
     ECHO_RES,
     ERROR,
+    EXTENDED_OPTION,
     GRAB_JOB,
     GRAB_JOB_ALL,
     GRAB_JOB_UNIQ,
+    HEARTBEAT,
     JOB_ASSIGN,
     JOB_ASSIGN_ALL,
     JOB_ASSIGN_UNIQ,
+    JOB_CANCELLED,
+    JOB_RELEASE,
     NO_JOB,
     NOOP,
+    OPTION_REQ,
+    OPTION_RES,
     PRE_SLEEP,
     RESET_ABILITIES,
     WORK_COMPLETE,
@@ -303,3 +319,68 @@ def test_jobs_overlap() -> None:
     worker.work_complete(b"H:2", b"")
     worker.work_complete(b"H:1", b"")
     assert not worker.held
+
+
+# Extended mode
+
+
+def extended() -> WorkerConnection:
+    worker = holding()
+    token = worker.extend()
+    assert worker.take() == [request(OPTION_REQ, EXTENDED_OPTION)]
+    worker.receive(response(OPTION_RES, EXTENDED_OPTION))
+    assert worker.events() == [OptionSet(token, EXTENDED_OPTION)]
+    assert worker.extended
+    return worker
+
+
+def test_a_job_is_given_back() -> None:
+    worker = extended()
+    worker.release(H, b"drain")
+    assert worker.take() == [request(JOB_RELEASE, H, b"drain")]
+    assert (worker.outstanding, worker.held) == (0, {})
+    with pytest.raises(LocalProtocolError, match="not held"):
+        worker.release(H, b"drain")
+
+
+def test_a_worker_says_that_it_lives() -> None:
+    worker = extended()
+    worker.heartbeat(1500)
+    worker.heartbeat(0)
+    assert worker.take() == [request(HEARTBEAT, b"1500"), request(HEARTBEAT, b"0")]
+    with pytest.raises(LocalProtocolError, match="negative"):
+        worker.heartbeat(-1)
+
+
+def test_a_plain_server_is_told_nothing_of_that() -> None:
+    worker = holding()
+    token = worker.extend()
+    worker.receive(response(ERROR, b"UNKNOWN_OPTION", b"what?"))
+    assert worker.events() == [Refused(token, "UNKNOWN_OPTION", "what?")]
+    worker.take()
+    for say in lambda: worker.release(H, b"drain"), lambda: worker.heartbeat(1000):
+        with pytest.raises(LocalProtocolError, match="no request of a worker"):
+            say()
+    assert worker.take() == []
+    assert worker.held == {H: 1}
+
+
+def test_the_cancelling_of_a_held_job_is_told() -> None:
+    worker = extended()
+    worker.receive(response(JOB_CANCELLED, H, b"cancelled"))
+    assert worker.events() == [Cancelled(H, "cancelled")]
+    assert worker.held == {H: 1}, "until the worker has stopped"
+
+
+def test_a_cancelling_that_crosses_the_answer_is_no_news() -> None:
+    worker = extended()
+    worker.work_complete(H, b"")
+    worker.receive(response(JOB_CANCELLED, H, b"timeout"))
+    assert worker.events() == []
+
+
+def test_a_plain_server_cancels_nothing() -> None:
+    worker = holding()
+    worker.receive(response(JOB_CANCELLED, H, b"cancelled"))
+    (event,) = worker.events()
+    assert isinstance(event, Broken)

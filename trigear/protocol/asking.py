@@ -39,6 +39,8 @@ from trigear.wire.packets import (
     ECHO_REQ,
     ECHO_RES,
     ERROR,
+    EXTENDED_OPTION,
+    EXTENSIONS,
     OPTION_REQ,
     OPTION_RES,
     PACKETS,
@@ -106,20 +108,35 @@ Answering = Callable[[Any, Any, tuple[bytes, ...]], Event]
 
 
 def asking_rows(cls: type[AskingConnection]) -> tuple[Row, ...]:
-    """The rows of a column: replies go to the queue, a push to ``on_<packet name>``."""
+    """The rows of a column: replies go to the queue, a push to ``on_<packet name>``.
+
+    Pushes among trigear's extensions count in extended mode only.
+    """
 
     def replied(number: int) -> Handler:
         return lambda column, *args: column.on_reply(number, args)
 
-    return rows_for(
-        {
-            packet.number: replied(packet.number)
-            if packet.number in REPLIES
-            else getattr(cls, "on_" + packet.name.lower())
-            for packet in PACKETS.values()
-            if packet.sent_to & cls.side
-        }
-    )
+    def if_extended(number: int, handler: Handler) -> Handler:
+        def handle(column: AskingConnection, *args: bytes) -> None:
+            if column.extended:
+                handler(column, *args)
+            else:
+                column.on_unknown_type(number)
+
+        return handle
+
+    handlers = {
+        packet.number: replied(packet.number)
+        if packet.number in REPLIES
+        else getattr(cls, "on_" + packet.name.lower())
+        for packet in PACKETS.values()
+        if packet.sent_to & cls.side
+    }
+    for packet in EXTENSIONS.values():
+        if packet.sent_to & cls.side:
+            handler = getattr(cls, "on_" + packet.name.lower())
+            handlers[packet.number] = if_extended(packet.number, handler)
+    return rows_for(handlers)
 
 
 def _echoed(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
@@ -127,6 +144,8 @@ def _echoed(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -
 
 
 def _option_set(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    if args[0] == EXTENDED_OPTION:
+        column.on_extended()
     return OptionSet(asked, args[0])
 
 
@@ -157,7 +176,7 @@ class AskingConnection(Connection):
         max_packet: largest payload accepted from the server, in bytes.
     """
 
-    __slots__ = ("_events", "_expected")
+    __slots__ = ("_events", "_expected", "extended")
 
     incoming = RES
 
@@ -173,6 +192,8 @@ class AskingConnection(Connection):
         self.decoder.max_line = max_packet
         self._expected: deque[Request] = deque()
         self._events: list[Event] = []
+        self.extended = False
+        """Whether the server speaks extended mode on this connection; see :meth:`extend`."""
 
     def events(self) -> list[Event]:
         """What was heard since the last call, in order, once."""
@@ -199,6 +220,8 @@ class AskingConnection(Connection):
             LocalProtocolError: this side may not send the packet, or not with these arguments.
         """
         packet = PACKETS.get(number)
+        if packet is None and self.extended:
+            packet = EXTENSIONS.get(number)
         if packet is None or not packet.asked_by & self.side or not packet.served:
             raise LocalProtocolError(f"{name_of(number)} is no request of a {self._who}")
         if self.closing is not None:
@@ -230,6 +253,17 @@ class AskingConnection(Connection):
     def option(self, option: bytes) -> Request:
         """Set an option of this connection: :class:`OptionSet`, or :class:`Refused`."""
         return self.ask(OPTION_REQ, option)
+
+    def extend(self) -> Request:
+        """Ask for extended mode; :attr:`extended` tells when the server has agreed.
+
+        Servers that do not know it answer :class:`Refused`, and nothing else changes.
+        """
+        return self.option(EXTENDED_OPTION)
+
+    def on_extended(self) -> None:
+        """The server has agreed to extended mode."""
+        self.extended = True
 
     def set_client_id(self, client_id: bytes) -> None:
         """Name this connection. The name stands in one word of one line of the server's list.

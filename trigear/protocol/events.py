@@ -187,6 +187,18 @@ class Disowned:
     text: str
 
 
+@dataclass(slots=True)
+class Cancelled:
+    """JOB_CANCELLED: a job that this worker holds is not wanted from it any more.
+
+    The reason is `cancelled`, or `timeout` if it took too long and goes to somebody else. Only a
+    server in extended mode says so.
+    """
+
+    handle: bytes
+    reason: str
+
+
 # The end
 
 
@@ -217,5 +229,6 @@ Event = (
     | NoJob
     | Woken
     | Disowned
+    | Cancelled
     | Broken
 )

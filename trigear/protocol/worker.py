@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from trigear.errors import LocalProtocolError
 from trigear.protocol.asking import ANSWERS, AskingConnection, Request, asking_rows
 from trigear.protocol.connection import MAX_PACKET
-from trigear.protocol.events import Assigned, Disowned, Event, NoJob, Woken
+from trigear.protocol.events import Assigned, Cancelled, Disowned, Event, NoJob, Woken
 from trigear.wire.packets import (
     CAN_DO,
     CAN_DO_TIMEOUT,
@@ -42,9 +42,11 @@ from trigear.wire.packets import (
     GRAB_JOB,
     GRAB_JOB_ALL,
     GRAB_JOB_UNIQ,
+    HEARTBEAT,
     JOB_ASSIGN,
     JOB_ASSIGN_ALL,
     JOB_ASSIGN_UNIQ,
+    JOB_RELEASE,
     NO_JOB,
     NOOP,
     PRE_SLEEP,
@@ -280,6 +282,16 @@ class WorkerConnection(AskingConnection):
         self._work(WORK_EXCEPTION, handle, data)
         self.forget(handle)
 
+    def release(self, handle: bytes, reason: bytes) -> None:
+        """Give the job back unharmed; in extended mode only.
+
+        The reason is `deadline`, which counts as a timeout, or `drain` or `refused`, which do not.
+
+        Raises LocalProtocolError if the job is not held, or the server may not understand it.
+        """
+        self._work(JOB_RELEASE, handle, reason)
+        self.forget(handle)
+
     def forget(self, handle: bytes) -> None:
         """Hold this job no more, without a word to the server.
 
@@ -294,7 +306,25 @@ class WorkerConnection(AskingConnection):
             raise LocalProtocolError(f"{name_of(number)} for {handle!r}, which is not held")
         self.ask(number, handle, *args)
 
+    # Extended mode
+
+    def heartbeat(self, interval_ms: int) -> None:
+        """Say that this worker lives, and will say so again within the interval; 0: no more.
+
+        Raises:
+            LocalProtocolError: the server may not understand it, or the interval is negative.
+        """
+        if interval_ms < 0:
+            raise LocalProtocolError(f"heartbeat every {interval_ms} ms: negative")
+        self.ask(HEARTBEAT, b"%d" % interval_ms)
+
     # Hearing
+
+    def on_job_cancelled(self, handle: bytes, reason: bytes) -> None:
+        # It may cross our answer: then there is nothing left to stop.
+        if handle in self.held:
+            text = reason.decode("utf-8", "backslashreplace")
+            self._events.append(Cancelled(handle, text))
 
     def on_reply(self, number: int, args: tuple[bytes, ...]) -> None:
         if number == ERROR and args[0].upper() == b"JOB_NOT_FOUND":
