@@ -11,6 +11,7 @@ from trigear.protocol.events import (
     Completed,
     Created,
     Data,
+    Echoed,
     Failed,
     Raised,
     Refused,
@@ -19,12 +20,22 @@ from trigear.protocol.events import (
     UniqueStatusResult,
     Warning,
 )
+from trigear.testing.clock import SettableClock
+from trigear.testing.memory import MemoryPeer, MemoryServer
 from trigear.wire.codec import request, response
 from trigear.wire.packets import (
+    CAN_DO,
+    ECHO_REQ,
+    ECHO_RES,
     ERROR,
+    EXTENDED_OPTION,
     GET_STATUS,
     GET_STATUS_UNIQUE,
+    GRAB_JOB,
     JOB_CREATED,
+    JOB_DETACH,
+    OPTION_REQ,
+    OPTION_RES,
     STATUS_RES,
     STATUS_RES_UNIQUE,
     SUBMIT_JOB,
@@ -261,3 +272,154 @@ def test_status_of_a_unique() -> None:
     assert client.take() == [request(GET_STATUS_UNIQUE, b"u")]
     client.receive(response(STATUS_RES_UNIQUE, b"u", b"1", b"0", b"0", b"0", b"2"))
     assert client.events() == [UniqueStatusResult(token, b"u", True, False, 0, 0, 2)]
+
+
+# Extended mode
+
+
+def extended() -> ClientConnection:
+    client = ClientConnection()
+    client.extend()
+    client.receive(response(OPTION_RES, EXTENDED_OPTION))
+    client.events()
+    client.take()
+    return client
+
+
+DETACHES = request(JOB_DETACH, H) + request(ECHO_REQ, b"")
+
+
+def sent(client: ClientConnection) -> bytes:
+    return b"".join(client.take())
+
+
+def test_extended_mode_is_asked_for_and_may_be_refused() -> None:
+    client = ClientConnection()
+    token = client.extend()
+    assert sent(client) == request(OPTION_REQ, EXTENDED_OPTION)
+    client.receive(response(ERROR, b"UNKNOWN_OPTION", b"what?"))
+    assert client.events() == [Refused(token, "UNKNOWN_OPTION", "what?")]
+    assert not client.extended
+    with pytest.raises(LocalProtocolError, match="JOB_DETACH is no request of a client"):
+        client.ask(JOB_DETACH, H)
+
+
+def test_another_option_is_not_extended_mode() -> None:
+    client = ClientConnection()
+    client.option(b"exceptions")
+    client.receive(response(OPTION_RES, b"exceptions"))
+    assert not client.extended
+
+
+def test_a_detached_submission_tells_the_server_and_hears_no_more() -> None:
+    client = extended()
+    token = submitted(client)
+    client.take()
+    client.detach(token)
+    client.detach(token)
+    assert sent(client) == DETACHES
+    client.receive(response(WORK_DATA, H, b"under way") + response(ECHO_RES, b""))
+    assert client.events() == []
+    assert client.outstanding == 0
+    # The place is clear: whoever comes now gets everything.
+    again = submitted(client)
+    client.receive(response(WORK_COMPLETE, H, b"x"))
+    assert client.events() == [Completed(again, H, b"x")]
+
+
+def test_a_submission_detached_before_its_handle_is_detached_when_it_has_one() -> None:
+    client = extended()
+    token = client.submit(b"f", b"w")
+    client.take()
+    client.detach(token)
+    assert sent(client) == b""
+    client.receive(response(JOB_CREATED, H))
+    assert client.events() == []
+    assert sent(client) == DETACHES
+
+
+def test_without_extended_mode_a_detached_submission_is_an_abandoned_one() -> None:
+    client = ClientConnection()
+    token = submitted(client)
+    client.take()
+    client.detach(token)
+    assert sent(client) == b""
+    client.receive(response(WORK_COMPLETE, H, b""))
+    assert client.events() == []
+
+
+def test_nothing_is_detached_from_a_job_that_is_over() -> None:
+    client = extended()
+    token = submitted(client)
+    client.receive(response(WORK_COMPLETE, H, b""))
+    client.take()
+    client.detach(token)
+    assert sent(client) == b""
+
+
+def test_nothing_is_sent_on_a_connection_that_is_over() -> None:
+    client = extended()
+    token = submitted(client)
+    client.take()
+    client.receive(b"\0BAD" + bytes(8))
+    client.detach(token)
+    assert sent(client) == b""
+
+
+def test_an_end_that_was_under_way_leaves_nothing_to_clear() -> None:
+    client = extended()
+    token = submitted(client)
+    client.detach(token)
+    client.receive(response(WORK_COMPLETE, H, b"") + response(ECHO_RES, b""))
+    assert client.events() == []
+
+
+def test_an_echo_of_the_callers_own_is_answered_beside_the_fence() -> None:
+    client = extended()
+    token = submitted(client)
+    client.detach(token)
+    mine = client.echo(b"x")
+    client.receive(response(ECHO_RES, b"") + response(ECHO_RES, b"x"))
+    assert client.events() == [Echoed(mine, b"x")]
+
+
+@pytest.mark.parametrize("leaver", [0, 1, 2])
+@pytest.mark.parametrize("heard_before", [True, False])
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_whoever_stays_hears_everything_once(
+    leaver: int, heard_before: bool, in_flight: bool
+) -> None:
+    """Three submissions of one job on one connection, one is detached, against the engine."""
+    server = MemoryServer(SettableClock())
+    near, worker = server.connect(), server.connect()
+    worker.send(request(CAN_DO, b"f"))
+    client = extended()
+    near.send(request(OPTION_REQ, EXTENDED_OPTION))
+    near.take()
+    tokens = [client.submit(b"f", b"w", unique=b"u") for _ in range(3)]
+    exchange(client, near)
+    heard = [event for event in client.events() if isinstance(event, Created)]
+    handle = heard[0].handle
+    worker.send(request(GRAB_JOB))
+    if heard_before:
+        worker.send(request(WORK_DATA, handle, b"1"))
+        if not in_flight:
+            client.receive(near.take())
+    client.detach(tokens[leaver])
+    late = client.submit(b"f", b"w", unique=b"u")
+    exchange(client, near)
+    worker.send(request(WORK_DATA, handle, b"2") + request(WORK_COMPLETE, handle, b"3"))
+    client.receive(near.take())
+    told = [event for event in client.events() if isinstance(event, Data | Completed)]
+    for token in {*tokens} - {tokens[leaver]}:
+        data = [event.data for event in told if event.token is token]
+        assert data == ([b"1"] if heard_before else []) + [b"2", b"3"]
+    assert [event.data for event in told if event.token is late] == [b"2", b"3"]
+    if in_flight:
+        assert not [event for event in told if event.token is tokens[leaver]]
+
+
+def exchange(client: ClientConnection, near: MemoryPeer) -> None:
+    """Send what waits in the client, and have it hear what has come until now, in that order."""
+    near.send(b"".join(client.take()))
+    client.receive(near.take())

@@ -17,6 +17,12 @@ any of them for a handle without a ring               nothing; some servers end 
 ====================================================  =========================================
 
 An abandoned submission keeps its seat and its packets are absorbed.
+
+In extended mode :meth:`ClientConnection.detach` has the server send it nothing more. JOB_DETACH has
+no reply, and copies of packets may be under way, so the seat has to stay until the server has
+certainly heard: an ECHO_REQ goes out behind the JOB_DETACH, and its reply, which is in order with
+everything else, clears the seat. All copies of one packet leave the server together; so at that
+moment the ring stands at the beginning of a round, and whoever leaves it takes no turn from others.
 """
 
 from __future__ import annotations
@@ -42,9 +48,12 @@ from trigear.protocol.events import (
     number_in,
 )
 from trigear.wire.packets import (
+    ECHO_REQ,
+    ECHO_RES,
     GET_STATUS,
     GET_STATUS_UNIQUE,
     JOB_CREATED,
+    JOB_DETACH,
     STATUS_RES,
     STATUS_RES_UNIQUE,
     SUBMIT_JOB,
@@ -78,18 +87,40 @@ _SUBMIT: Final = {
 class Submission(Request):
     """A submission: the token of its Created, and of everything about its job after that."""
 
-    __slots__ = ("background",)
+    __slots__ = ("background", "detached", "handle")
 
     def __init__(self, number: int, *, background: bool) -> None:
         super().__init__(number)
         self.background = background
+        self.detached = False
+        self.handle: bytes | None = None
+
+
+class _Fence(Request):
+    """An ECHO_REQ behind a JOB_DETACH: what comes after its reply, the server sent knowingly."""
+
+    __slots__ = ("submission",)
+
+    def __init__(self, submission: Submission) -> None:
+        super().__init__(ECHO_REQ)
+        self.submission = submission
+        self.abandoned = True
 
 
 def _created(column: ClientConnection, asked: Submission, args: tuple[bytes, ...]) -> Event:
     (handle,) = args
+    asked.handle = handle
     if not asked.background:
         column.seat(handle, asked)
+        if asked.detached:
+            column.send_detach(asked)
     return Created(asked, handle)
+
+
+def _echoed(column: ClientConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    if isinstance(asked, _Fence):
+        column.unseat(asked.submission)
+    return ANSWERS[ECHO_RES](column, asked, args)
 
 
 def _status(column: ClientConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
@@ -129,6 +160,7 @@ class ClientConnection(AskingConnection):
     side = Side.CLIENT
     answers: ClassVar[Mapping[int, Answering]] = {
         **ANSWERS,
+        ECHO_RES: _echoed,
         JOB_CREATED: _created,
         STATUS_RES: _status,
         STATUS_RES_UNIQUE: _status_unique,
@@ -203,6 +235,28 @@ class ClientConnection(AskingConnection):
         self.ask(number, function, unique, *rest, token=submission)
         return submission
 
+    def detach(self, submission: Submission) -> None:
+        """Wait no more for a foreground job; a server in extended mode is told so.
+
+        The server drops the job if it has not started and nobody else waits for it. A submission
+        that has no handle yet is detached as soon as it has; one whose end has come is only
+        abandoned.
+        """
+        self.abandon(submission)
+        if not submission.detached:
+            submission.detached = True
+            if submission.handle is not None:
+                self.send_detach(submission)
+
+    def send_detach(self, submission: Submission) -> None:
+        """Tell the server that a submission with a handle waits no more, if it can be told."""
+        handle = submission.handle
+        assert handle is not None, "only what has a handle is detached"
+        seated = submission in self._rings.get(handle, ())
+        if self.extended and self.closing is None and seated:
+            self.ask(JOB_DETACH, handle)
+            self.ask(ECHO_REQ, b"", token=_Fence(submission))
+
     def get_status(self, handle: bytes) -> Request:
         """Ask about a job by its handle: :class:`StatusResult`."""
         return self.ask(GET_STATUS, handle)
@@ -219,6 +273,16 @@ class ClientConnection(AskingConnection):
         if ring is None:
             ring = self._rings[handle] = deque()
         ring.append(submission)
+
+    def unseat(self, submission: Submission) -> None:
+        """The server sends this submission no more updates."""
+        handle = submission.handle
+        assert handle is not None, "only what has a handle is detached"
+        ring = self._rings.get(handle)
+        if ring is not None and submission in ring:
+            ring.remove(submission)
+            if not ring:
+                del self._rings[handle]
 
     def _deal(self, handle: bytes) -> Submission | None:
         """Whose update this is, or None if nobody's."""
