@@ -6,7 +6,7 @@
     ├── ProtocolError            abstract: one of the two below
     │   ├── LocalProtocolError   you asked for what the protocol forbids; nothing was sent
     │   └── RemoteProtocolError  the peer broke the protocol
-    ├── ConnectionLost           the connection broke, or never came about
+    ├── ConnectionLost           the connection broke, or never came about: .in_doubt
     ├── Refused                  the server answered ERROR: .code and .text
     ├── JobError                 a job did not end well: .handle
     │   ├── JobFailed            WORK_FAIL
@@ -15,7 +15,8 @@
     ├── StoreError               the durable store
     │   ├── StoreUnavailable     this batch was not written; trying again may help
     │   ├── StoreUnknown         this batch may or may not have been written
-    │   └── StoreFenced          another owner took the store over; final
+    │   ├── StoreFenced          another owner took the store over; final
+    │   └── StoreUnusable        it cannot be opened or read; the text says what to do
     ├── ConfigError              a setting cannot be used: .setting
     └── TrigearInternalError     a bug of ours
 
@@ -58,7 +59,15 @@ class RemoteProtocolError(ProtocolError):
 
 
 class ConnectionLost(TrigearError):
-    """The connection to the server broke or could not be made; ``__cause__`` says how."""
+    """The connection to the server broke or could not be made; ``__cause__`` says how.
+
+    ``in_doubt`` says whether a request was on its way whose reply will not come: the server may
+    have done what was asked. Otherwise it has not heard of it.
+    """
+
+    def __init__(self, text: str, *, in_doubt: bool = False) -> None:
+        super().__init__(text)
+        self.in_doubt = in_doubt
 
 
 class Refused(TrigearError):
@@ -116,6 +125,11 @@ class StoreUnknown(StoreError):
 
 class StoreFenced(StoreError):
     """Another server owns the store now. This one must forget what it holds and stop."""
+
+
+class StoreUnusable(StoreError):
+    """The store cannot be opened or read: it belongs to another server, is damaged, is of a later
+    version, or may not be written. It was left as it is."""
 
 
 class ConfigError(TrigearError):

@@ -62,6 +62,8 @@ class Link(Generic[Column]):
         self._queued = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
         self._finishing = False
+        self._holders: set[object] = set()
+        self._released = trio.lowlevel.ParkingLot()
         self._over = trio.Event()
         self._written = trio.Event()
         self._scope = trio.CancelScope(shield=True)
@@ -98,6 +100,16 @@ class Link(Generic[Column]):
             await self._taken.park()
         self.check()
 
+    def hold(self, holder: object) -> None:
+        """Read no more from the peer until ``holder`` lets go: it has more than it can take."""
+        self._holders.add(holder)
+
+    def release(self, holder: object) -> None:
+        """Let go of the reader; nothing happens if ``holder`` does not hold it."""
+        self._holders.discard(holder)
+        if not self._holders:
+            self._released.unpark_all()
+
     async def wait_over(self) -> ConnectionLost:
         """Wait until the connection breaks, and return why."""
         await self._over.wait()
@@ -133,6 +145,8 @@ class Link(Generic[Column]):
                         self._deliver(event)
                 if self.machine.out:
                     self.kick()
+                while self._holders and not self._finishing:
+                    await self._released.park()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lose(broken(self._name, error))
 
@@ -163,6 +177,7 @@ class Link(Generic[Column]):
     async def _leave(self) -> None:
         """Send what is queued, then close, both within the grace."""
         self._finishing = True
+        self._released.unpark_all()
         self.kick()
         with trio.CancelScope(shield=True):
             with trio.move_on_after(FLUSH_GRACE):
@@ -232,6 +247,8 @@ async def open_stream(address: Address) -> trio.abc.Stream:
         raise ConnectionLost(
             f"no connection to {address}: {words_for(reason)}; is a server running there?"
         ) from reason
+    except UnicodeError as error:
+        raise ConnectionLost(f"no connection to {address}: no machine has such a name") from error
 
 
 def joined(chunks: list[bytes]) -> Iterator[bytes]:

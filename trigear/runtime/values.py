@@ -7,12 +7,16 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from trigear.errors import ConnectionLost, LocalProtocolError
+from trigear.model import Priority
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+AnyPriority = Priority | Literal["high", "normal", "low"]
+"""A priority as callers write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,20 @@ class JobStatus:
 def as_name(name: str | bytes) -> bytes:
     """A name as it goes over the wire."""
     return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+
+
+def as_priority(priority: AnyPriority) -> Priority:
+    """A priority by its name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if isinstance(priority, Priority):
+        return priority
+    found = Priority.__members__.get(priority.upper())
+    if found is None:
+        raise ValueError(f"priority={priority!r}: high, normal or low is needed")
+    return found
 
 
 def shown(name: bytes) -> str:
@@ -60,7 +78,7 @@ def words_for(error: OSError) -> str:
 
 def again(failure: ConnectionLost) -> ConnectionLost:
     """The same error once more: raised twice, one object would collect tracebacks."""
-    copy = ConnectionLost(*failure.args)
+    copy = ConnectionLost(*failure.args, in_doubt=failure.in_doubt)
     copy.__cause__ = failure.__cause__
     return copy
 

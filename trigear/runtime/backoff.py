@@ -1,0 +1,45 @@
+"""How long to wait before connecting again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LEAST: Final = 0.1
+"""Seconds before the first new attempt, at most."""
+
+MOST: Final = 30.0
+"""Seconds between two attempts, at most."""
+
+
+class Backoff:
+    """Waiting times with full jitter: anything between nothing and a bound that doubles.
+
+    When a server comes back, its clients do not come back in the same moment.
+
+    Args:
+        random: gives numbers from 0 up to 1.
+        least: the first bound, in seconds.
+        most: the highest bound, in seconds.
+    """
+
+    __slots__ = ("_bound", "_least", "_most", "_random")
+
+    def __init__(
+        self, random: Callable[[], float], *, least: float = LEAST, most: float = MOST
+    ) -> None:
+        self._random = random
+        self._least = self._bound = least
+        self._most = most
+
+    def next(self) -> float:
+        """Seconds to wait now."""
+        bound = self._bound
+        self._bound = min(2 * bound, self._most)
+        return self._random() * bound
+
+    def reset(self) -> None:
+        """Begin with the first bound again: a connection has held."""
+        self._bound = self._least
