@@ -181,7 +181,10 @@ class Hub:
                 self._engine.fault(session, error)
             link.unsent = sum(len(piece) for piece in link.pending)
             self._close_by(link, LINGER)
-        if link.unsent and not link.hung:
+        if reason is CloseReason.SLOW_CONSUMER:
+            # All that waits for it in memory is what it would not read.
+            self._close(link)
+        elif link.unsent and not link.hung:
             self._push(link)
         else:
             self._bid_farewell(link)
@@ -220,8 +223,10 @@ class Hub:
             self.nudge()
 
     def _close(self, link: Link) -> None:
-        if self._links.pop(link.fd, None) is None:
+        if self._links.get(link.fd) is not link:
+            # Closed before; what is left of it in our lists may meet its descriptor in new hands.
             return
+        del self._links[link.fd]
         self._closing.discard(link)
         self._epoll.unregister(link.fd)
         link.sock.close()
@@ -426,7 +431,7 @@ class Hub:
         self._want_writable(link)
 
     def _want_writable(self, link: Link) -> None:
-        if not link.writing and link.fd in self._links:
+        if not link.writing and self._links.get(link.fd) is link:
             link.writing = True
             self._epoll.modify(link.fd, _INOUT)
 
