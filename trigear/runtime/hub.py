@@ -180,6 +180,7 @@ class Hub:
                 # See _receive.
                 self._engine.fault(session, error)
             link.unsent = sum(len(piece) for piece in link.pending)
+            link.paused = False
             self._close_by(link, LINGER)
         if reason is CloseReason.SLOW_CONSUMER:
             # All that waits for it in memory is what it would not read.
@@ -191,7 +192,7 @@ class Hub:
 
     def _bid_farewell(self, link: Link) -> None:
         """Everything is sent: close, but let a peer that still writes read our last words."""
-        if link.hung or link.ending:
+        if link.hung:
             self._close(link)
             return
         try:
@@ -219,6 +220,7 @@ class Hub:
         except OSError:
             self._close(link)
         else:
+            link.readable = True
             self._again.append(link)
             self.nudge()
 
@@ -246,7 +248,12 @@ class Hub:
     @property
     def quiet(self) -> bool:
         """Whether every peer has been given everything there is for it."""
-        return not self._closing and not any(link.unsent for link in self._links.values())
+        return not self._closing and not self.unsent
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes peers have not taken yet."""
+        return sum(link.unsent for link in self._links.values())
 
     def close_all(self, reason: CloseReason) -> None:
         """End every connection, after one try to send what waits.
@@ -341,7 +348,12 @@ class Hub:
             return
         if not data:
             link.ending = True
-            partial = link.session.decoder.buffered
+            session = link.session
+            if session.waits and not session.peer.jobs and not link.hung:
+                # It may only have stopped talking, and a reply is on its way from the store.
+                link.paused = True
+                return
+            partial = session.decoder.buffered
             self._lose(link, CloseReason.MID_PACKET if partial else CloseReason.PEER_CLOSED)
             return
         if len(data) < READ_SIZE and not link.ending:

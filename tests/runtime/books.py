@@ -1,0 +1,82 @@
+"""Stores in memory that do what a test says: hang, fail, or write down."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import trio
+
+from trigear.stores.base import Forget, Keep
+
+if TYPE_CHECKING:
+    from trigear.stores.base import Batch
+
+PATIENCE = 60.0
+"""Seconds after which a thread that nobody lets go on gives up, so that no test leaves one."""
+
+
+class Book:
+    """Writes down what it is given.
+
+    ``trouble`` is raised by every commit until it is None; ``doubt`` by every question whether a
+    batch was written. While ``shut``, a commit does not return.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[int, int], Keep] = {}
+        self.batches: list[Batch] = []
+        self.trouble: Exception | None = None
+        self.doubt: Exception | None = None
+        self.commits = 0
+        self.questions = 0
+        self.called = trio.Event()
+        """Set when the next commit begins; take a new one each time, see :meth:`next_call`."""
+        self._open = threading.Event()
+        self._open.set()
+
+    def commit(self, batch: Batch) -> None:
+        self.commits += 1
+        trio.from_thread.run_sync(self._note)
+        assert self._open.wait(PATIENCE), "nobody let this commit go on"
+        if self.trouble is not None:
+            raise self.trouble
+        self._write(batch)
+
+    def holds(self, batch: Batch) -> bool:
+        self.questions += 1
+        if self.doubt is not None:
+            raise self.doubt
+        return batch in self.batches
+
+    def _write(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        for line in batch.lines:
+            key = line.partition, line.sequence
+            if isinstance(line, Forget):
+                self.kept.pop(key, None)
+            else:
+                self.kept[key] = line
+
+    def _note(self) -> None:
+        self.called.set()
+
+    # For the test
+
+    def shut(self) -> None:
+        """Let no commit return from now on."""
+        self._open.clear()
+
+    def reopen(self) -> None:
+        """Let commits return again."""
+        self._open.set()
+
+    async def begun(self) -> None:
+        """Wait until a commit has begun since the last call of this."""
+        await self.called.wait()
+        self.called = trio.Event()
+
+    @property
+    def workloads(self) -> list[bytes]:
+        """What is written down now."""
+        return [line.workload for line in self.kept.values()]
