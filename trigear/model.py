@@ -18,6 +18,11 @@ DEFAULT_PORT = 4730
 """The port that IANA gave to Gearman."""
 
 
+TERM_SHIFT = 36
+"""Where in a number the term of the queue's owner begins: below it one owner counts, in the upper
+bits every owner has numbers of its own."""
+
+
 class Priority(enum.IntEnum):
     """A job's priority, smaller is sooner; the numbers are those of gearmand's queue tables."""
 

@@ -191,12 +191,17 @@ class Ledger:
     def __init__(self) -> None:
         self.kept: list[Job] = []
         self.records: set[int] = set()
+        self.losses: dict[int, int] = {}
         self.forgotten: list[int] = []
 
     def keep(self, job: Job) -> None:
         assert job.record not in self.records, "one record per number"
         self.kept.append(job)
         self.records.add(job.record)
+
+    def lost(self, job: Job) -> None:
+        assert job.record in self.records, "only what was kept can be counted"
+        self.losses[job.record] = job.losses
 
     def forget(self, job: Job) -> None:
         assert job.record in self.records, "only what was kept can be forgotten"

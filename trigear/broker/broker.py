@@ -35,7 +35,7 @@ from trigear.broker.jobs import (
 )
 from trigear.broker.peers import Ability, Peer, Sink
 from trigear.broker.wakeups import Wakeups
-from trigear.model import JobEnd, Now
+from trigear.model import TERM_SHIFT, JobEnd, Now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,9 @@ class Keeper(Protocol):
     def keep(self, job: Job) -> None:
         """Record the job in the next batch."""
 
+    def lost(self, job: Job) -> None:
+        """Write into the job's record how many attempts it has lost, in the next batch."""
+
     def forget(self, job: Job) -> None:
         """Erase the job's record in the next batch."""
 
@@ -92,7 +95,8 @@ class Broker:
         wakeup: None for as many sleepers as there are jobs to cover; a number wakes that many for
             every job, 0 all.
         partition_of: the partition of (tenant, function).
-        term: stands in the upper bits of every ``seq``, and grows with each owner of the queue.
+        term: stands in the upper bits of every ``seq``, and grows with each owner of the queue;
+            nothing that is restored may have a ``sequence`` from it.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class Broker:
         self._observer = observer
         self._keeper = keeper
         self._partition_of = partition_of
-        self._seq = term << 36
+        self._seq = term << TERM_SHIFT
         self._stamp = 0
         self._wakeups = Wakeups(wakeup)
         self._wake = self._wakeups.wake
@@ -217,6 +221,44 @@ class Broker:
         else:
             job.waiters.append(peer)
             peer.waiting[job] = None
+        self._enter(job, now)
+        return job
+
+    def restore(
+        self,
+        tenant: Tenant,
+        name: bytes,
+        unique: bytes,
+        handle: bytes,
+        workload: bytes,
+        priority: int,
+        now: Now,
+        *,
+        sequence: int,
+        due: float = 0.0,
+        losses: int = 0,
+        reducer: bytes = b"",
+    ) -> Job | None:
+        """Put back a background job that an earlier owner of the queue recorded.
+
+        Jobs come in the order of their ``sequence``, before anybody is connected. Limits are not
+        asked: the job was accepted once. One whose unique another job has got attracts none.
+
+        Returns:
+            The job; None if its handle is taken.
+        """
+        function = self.function(tenant, name)
+        if tenant.job(handle) is not None:
+            return None
+        key = key_of(unique, workload) if unique else None
+        if key in function.uniques:
+            key = None
+        job = Job(function, handle, unique, key, workload, priority, True, due, reducer)
+        job.seq = job.record = sequence
+        job.losses = losses
+        function.jobs[handle] = job
+        if key is not None:
+            function.uniques[key] = job
         self._enter(job, now)
         return job
 
@@ -596,6 +638,10 @@ class Broker:
         elif 0 < function.rules.attempts <= job.losses:
             self._give_up(job, JobEnd.EXHAUSTED)
         else:
+            # A job whose record is on its way is not counted: if it does not arrive there is none.
+            if job.record and job.gate is None:
+                assert self._keeper is not None
+                self._keeper.lost(job)
             job.numerator = job.denominator = 0
             self._enqueue(job, now)
 

@@ -24,6 +24,7 @@ from trigear.broker.timers import Timers
 from trigear.engine.admin import shown
 from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
 from trigear.engine.gate import Commit, Gate
+from trigear.engine.restore import restore
 from trigear.engine.session import Session
 from trigear.errors import StoreError, TrigearInternalError
 from trigear.model import DEFAULT_TENANT, CloseReason, JobEnd, Now
@@ -31,11 +32,12 @@ from trigear.wire.codec import head
 from trigear.wire.packets import JOB_CREATED, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from trigear.broker.jobs import Job
     from trigear.broker.peers import Peer
     from trigear.protocol.server import ServerConnection
+    from trigear.stores.base import Row
 
 log: Final = logging.getLogger("trigear.engine")
 
@@ -44,6 +46,9 @@ TURN: Final = 16
 
 HEARTBEATS_MISSED: Final = 3
 """Heartbeats in a row that a worker may leave out before its jobs are given to others."""
+
+SPOILT_LINES: Final = 20
+"""Lines in the log about rows of the store that are no jobs; the rest is only counted."""
 
 CENSUS_SECONDS: Final = 60.0
 """How often queues with jobs and no worker are looked for."""
@@ -72,6 +77,7 @@ class Engine:
         mint: makes job handles.
         now: the time at the start.
         durable: whether background jobs are recorded: then they leave as ``Commit`` tickets.
+        term: grows with every start on the same store; see :mod:`trigear.stores.base`.
     """
 
     def __init__(
@@ -81,13 +87,16 @@ class Engine:
         now: Now,
         *,
         durable: bool = False,
+        term: int = 0,
     ) -> None:
         self.config = config
         self.now = now
         self._touched: list[Session] = []
         self.touch = cast("Callable[[ServerConnection], object]", self._touched.append)
         self._gate = Gate() if durable else None
-        self.broker = Broker(mint, self._rules_of, self, keeper=self._gate, wakeup=config.wakeup)
+        self.broker = Broker(
+            mint, self._rules_of, self, keeper=self._gate, wakeup=config.wakeup, term=term
+        )
         if self._gate is not None:
             self._gate.serve(self.broker)
         self._sessions: dict[int, Session] = {}
@@ -97,6 +106,7 @@ class Engine:
         self._closed: Counter[CloseReason] = Counter()
         self._ignored: Counter[str] = Counter()
         self._faults = 0
+        self._spoilt = 0
         self.draining = False
         self.hands_out_nothing = False
         """Whether new jobs are refused and no job is handed out any more."""
@@ -273,6 +283,36 @@ class Engine:
                     )
 
     # Durability
+
+    def restore(self, rows: Iterable[Row], now: Now) -> int:
+        """Put jobs back that the store held; rows that are no jobs are logged and left there.
+
+        Pages come in the order of the store, before anybody is connected.
+
+        Returns:
+            How many jobs there are more.
+        """
+        self.now = now
+        jobs = 0
+        for row in rows:
+            why = restore(self.broker, row, now)
+            if why is None:
+                jobs += 1
+                continue
+            self._spoilt += 1
+            if self._spoilt <= SPOILT_LINES:
+                log.error(
+                    "row (%s, %s) of the store is no job and stays there: %s",
+                    row.partition,
+                    row.sequence,
+                    why,
+                )
+        return jobs
+
+    @property
+    def spoilt(self) -> int:
+        """How many rows of the store could not be restored."""
+        return self._spoilt
 
     @property
     def refuses_durable(self) -> bool:

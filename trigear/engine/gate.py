@@ -7,8 +7,8 @@ without a timer. A batch takes lines from the tenants in turn, each tenant's in 
 What may come back, and what follows:
 
 * written: the jobs of the batch can be grabbed, their submitters are answered;
-* unavailable: nothing was written; submitters are refused, and what was to be erased is
-  tried again with the next batch;
+* unavailable: nothing was written; submitters are refused, and what was to be erased or
+  counted is tried again with the next batch;
 * unknown: nobody is answered until the store knows; the batch stays where it is;
 * fenced: another server owns the queue; nobody is answered any more, the server stops.
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trigear.errors import StoreError, StoreFenced, StoreUnavailable, StoreUnknown
-from trigear.stores.base import Batch, Forget, Keep, Line
+from trigear.stores.base import Batch, Forget, Keep, Line, Losses
 
 if TYPE_CHECKING:
     from trigear.broker.broker import Broker
@@ -93,6 +93,11 @@ class Gate:
         )
         self._add(function.tenant.name, line, job)
 
+    def lost(self, job: Job) -> None:
+        function = job.function
+        line = Losses(function.partition.number, job.record, job.losses)
+        self._add(function.tenant.name, line, None)
+
     def forget(self, job: Job) -> None:
         function = job.function
         self._add(function.tenant.name, Forget(function.partition.number, job.record), None)
@@ -152,7 +157,7 @@ class Gate:
                     self._broker.stored(job, now)
         else:
             assert isinstance(error, StoreUnavailable)
-            # First the erasures go back to the front, then the refusals may add lines behind them.
+            # First what answers nobody goes back to the front, then refusals may add lines behind.
             for tenant, line, job in reversed(taken):
                 if job is None:
                     self._queues.setdefault(tenant, deque()).appendleft((line, None))

@@ -33,13 +33,20 @@ class Committer:
         engine: whose batches.
         store: where they go; called from one thread at a time.
         flush: called after the engine was told an outcome.
+        limiter: held by whoever is with the store.
     """
 
-    def __init__(self, engine: Engine, store: Store, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        flush: Callable[[], None],
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._flush = flush
-        self._limiter = trio.CapacityLimiter(1)
+        self._limiter = limiter or trio.CapacityLimiter(1)
         self._work = trio.Event()
         self._idle = trio.Event()
         self._failing = False
@@ -112,7 +119,8 @@ class Committer:
                 )
             except StoreFenced as error:
                 return error
-            except StoreError as error:
+            except Exception as error:
+                # Whatever it is: nobody may be answered before the store has.
                 log.info("whether a batch was written is still unknown: %s", error)
             else:
                 return None if held else StoreUnavailable("the batch was not written")

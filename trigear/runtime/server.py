@@ -17,7 +17,7 @@ import gc
 import logging
 import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
@@ -29,12 +29,14 @@ from trigear.engine.engine import Engine, Statistics
 from trigear.engine.gate import STALL_SECONDS
 from trigear.engine.handles import HandleMint
 from trigear.errors import StoreFenced, TrigearInternalError
-from trigear.model import CloseReason
+from trigear.model import TERM_SHIFT, CloseReason
 from trigear.runtime.clock import now
 from trigear.runtime.committer import Committer
 from trigear.runtime.hub import LINGER, Hub
 from trigear.runtime.link import hidden_nursery
 from trigear.runtime.listeners import address_text, bind, peer_text, unlink_unix
+from trigear.runtime.loading import load, opened
+from trigear.stores.base import KEY_BYTES, Owner, Tenure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -117,24 +119,50 @@ async def serve(
     Args:
         config: how the server behaves.
         sockets: bound sockets, see :func:`trigear.runtime.listeners.bind`; closed at the end.
-        store: where background jobs are recorded; None keeps them in memory.
+        store: where background jobs are recorded; None keeps them in memory. It is opened, and
+            its jobs are loaded, before the first connection is accepted; closed at the end.
         own_process: whether this program is nothing but the server. Then automatic garbage
             collection is switched off and done when nothing else is to be done.
         task_status: gets the :class:`Server` when connections are accepted.
 
     Raises:
+        StoreUnusable: the store cannot be opened or read; the text says what to do.
         TrigearInternalError: a bug damaged the queues, or another server took over the store.
 
     Cancelling it closes all connections at once.
     """
-    start = now()
-    mint = HandleMint(config.engine.handle_prefix, os.urandom(16))
-    engine = Engine(config.engine, mint, start, durable=store is not None)
+    addresses = [address_text(sock) for sock in sockets]
+    seed = os.urandom(KEY_BYTES)
+    limiter = trio.CapacityLimiter(1)
+    async with AsyncExitStack() as stack:
+        stack.callback(_close_listeners, sockets)
+        tenure = Tenure(0, seed)
+        if store is not None:
+            owner = Owner(os.getpid(), ", ".join(addresses), config.engine.version, seed)
+            tenure = await stack.enter_async_context(opened(store, owner, limiter))
+        await _serve(config, sockets, store, tenure, limiter, own_process, task_status)
+
+
+async def _serve(
+    config: ServerConfig,
+    sockets: Sequence[socket.socket],
+    store: Store | None,
+    tenure: Tenure,
+    limiter: trio.CapacityLimiter,
+    own_process: bool,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    """As :func:`serve`, with a store that is open."""
+    term = tenure.term
+    mint = HandleMint(config.engine.handle_prefix, tenure.key, term << TERM_SHIFT)
+    engine = Engine(config.engine, mint, now(), durable=store is not None, term=term)
+    if store is not None:
+        await load(store, engine, limiter, own_process=own_process)
     hub = Hub(engine, _collector() if own_process else _nothing)
     addresses = [address_text(sock) for sock in sockets]
     server = Server(engine, hub, addresses, config)
     timer = _Timer(engine, hub)
-    committer = None if store is None else Committer(engine, store, hub.flush)
+    committer = None if store is None else Committer(engine, store, hub.flush, limiter)
 
     patience = PATIENCE if own_process else 0.0
     hub.patience = patience
@@ -176,9 +204,7 @@ async def serve(
             nursery.cancel_scope.cancel()
     finally:
         server.stopped.set()
-        unlink_unix(sockets)
-        for sock in sockets:
-            sock.close()
+        _close_listeners(sockets)
         hub.close_all(CloseReason.SHUTDOWN)
         left = engine.statistics()
         if left.jobs and store is None:
@@ -266,6 +292,10 @@ async def _listen(
         async with trio.open_nursery() as nursery:
             for sock in sockets:
                 nursery.start_soon(_accept, sock, hub, config)
+    _close_listeners(sockets)
+
+
+def _close_listeners(sockets: Sequence[socket.socket]) -> None:
     unlink_unix(sockets)
     for sock in sockets:
         sock.close()

@@ -1,0 +1,85 @@
+"""Taking a store over when a server starts, and letting go of it at the end."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trigear.engine.gate import STALL_SECONDS
+from trigear.runtime.clock import now
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trigear.engine.engine import Engine
+    from trigear.stores.base import Owner, Store, Tenure
+
+log: Final = logging.getLogger("trigear.store")
+
+PAGE: Final = 1000
+"""Rows that are read at a time."""
+
+PROGRESS_SECONDS: Final = 2.0
+"""Between two lines in the log that say how far loading is."""
+
+
+@asynccontextmanager
+async def opened(
+    store: Store, owner: Owner, limiter: trio.CapacityLimiter
+) -> AsyncIterator[Tenure]:
+    """Own the store for the length of the block.
+
+    Args:
+        store: which.
+        owner: who takes it over.
+        limiter: held by whoever is with the store. A commit that hangs is not waited for at the
+            end for longer than ``STALL_SECONDS``: the store then stays open.
+
+    Raises:
+        StoreUnusable: it cannot be had.
+    """
+    tenure = await trio.to_thread.run_sync(store.open, owner, limiter=limiter)
+    try:
+        yield tenure
+    finally:
+        with trio.move_on_after(STALL_SECONDS, shield=True) as scope:
+            await trio.to_thread.run_sync(store.close, limiter=limiter, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            log.error("the store does not answer and is left open: %s", store.name)
+
+
+async def load(
+    store: Store, engine: Engine, limiter: trio.CapacityLimiter, *, own_process: bool
+) -> None:
+    """Give the engine every job that the store holds, a page at a time.
+
+    ``own_process`` says whether garbage collection is this server's own affair: what is loaded
+    stays and is never looked at again.
+
+    Raises:
+        StoreUnusable: they cannot be read.
+    """
+    if own_process:
+        gc.disable()
+    jobs = 0
+    after = None
+    start = said = trio.current_time()
+    while True:
+        rows = await trio.to_thread.run_sync(store.scan, after, PAGE, limiter=limiter)
+        jobs += engine.restore(rows, now())
+        if len(rows) < PAGE:
+            break
+        after = rows[-1].partition, rows[-1].sequence
+        if trio.current_time() - said >= PROGRESS_SECONDS:
+            said = trio.current_time()
+            log.info("loading: %d jobs so far", jobs)
+    if own_process:
+        gc.freeze()
+    if jobs:
+        log.info("loaded %d jobs in %.1f s", jobs, trio.current_time() - start)
+    if engine.spoilt:
+        log.error("%d rows of the store are no jobs; they stay there", engine.spoilt)
