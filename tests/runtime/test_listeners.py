@@ -262,7 +262,7 @@ def test_the_files_of_unix_sockets_are_removed_before_they_close(
 
 
 PROGRAM = """
-import os, sys
+import encodings.idna, os, sys
 from trigear.engine.config import ServerConfig
 from trigear.errors import ConfigError
 from trigear.runtime.listeners import bind
