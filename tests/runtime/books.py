@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
-from trigear.stores.base import Forget, Keep
+from trigear.stores.base import Forget, Keep, Losses, Tenure
 
 if TYPE_CHECKING:
-    from trigear.stores.base import Batch
+    from collections.abc import Sequence
+
+    from trigear.stores.base import Batch, Owner
 
 PATIENCE = 60.0
 """Seconds after which a thread that nobody lets go on gives up, so that no test leaves one."""
@@ -23,9 +26,12 @@ class Book:
     batch was written. While ``shut``, a commit does not return.
     """
 
+    name = "a book"
+
     def __init__(self) -> None:
         self.kept: dict[tuple[int, int], Keep] = {}
         self.batches: list[Batch] = []
+        self.term = 0
         self.trouble: Exception | None = None
         self.doubt: Exception | None = None
         self.commits = 0
@@ -34,6 +40,17 @@ class Book:
         """Set when the next commit begins; take a new one each time, see :meth:`next_call`."""
         self._open = threading.Event()
         self._open.set()
+
+    def open(self, owner: Owner) -> Tenure:
+        self.term += 1
+        return Tenure(self.term, owner.seed)
+
+    def scan(self, after: tuple[int, int] | None, limit: int) -> Sequence[Keep]:
+        behind = (key for key in sorted(self.kept) if after is None or key > after)
+        return [self.kept[key] for key in behind][:limit]
+
+    def close(self) -> None:
+        pass
 
     def commit(self, batch: Batch) -> None:
         self.commits += 1
@@ -55,6 +72,9 @@ class Book:
             key = line.partition, line.sequence
             if isinstance(line, Forget):
                 self.kept.pop(key, None)
+            elif isinstance(line, Losses):
+                if key in self.kept:
+                    self.kept[key] = replace(self.kept[key], losses=line.losses)
             else:
                 self.kept[key] = line
 
