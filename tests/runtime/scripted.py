@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import trio
 import trio.testing
 
+from trigear.errors import ConnectionLost
 from trigear.protocol.server import ServerConnection
 from trigear.wire.codec import Handler, response, rows_for
-from trigear.wire.packets import PACKETS
+from trigear.wire.packets import EXTENSIONS, PACKETS
 
 Heard = tuple[bytes | str, ...]
 
@@ -26,7 +28,7 @@ class Recorder(ServerConnection):
     rows = rows_for(
         {
             packet.number: heard(packet.name)
-            for packet in PACKETS.values()
+            for packet in (*PACKETS.values(), *EXTENSIONS.values())
             if packet.asked_by and packet.served
         }
     )
@@ -74,3 +76,28 @@ def scripted() -> tuple[trio.StapledStream, ScriptedServer]:
     """A stream for a client or worker, and the server at its other end."""
     near, far = trio.testing.memory_stream_pair()
     return near, ScriptedServer(far)
+
+
+class ScriptedPlace:
+    """A place that accepts connections; each is a server of its own. Call it to connect.
+
+    As long as ``closed`` is set, nobody answers there. ``attempts`` counts the calls.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.attempts = 0
+        self._connected, self._accepted = trio.open_memory_channel[ScriptedServer](math.inf)
+
+    async def __call__(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        self.attempts += 1
+        if self.closed:
+            raise ConnectionLost("nobody there")
+        near, server = scripted()
+        self._connected.send_nowait(server)
+        return near
+
+    async def accepts(self) -> ScriptedServer:
+        """The next connection."""
+        return await self._accepted.receive()

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 H = b"H:here:1"
+GREETING = (("OPTION_REQ", b"exceptions"), ("OPTION_REQ", b"trigear"))
 
 
 @asynccontextmanager
@@ -54,8 +55,9 @@ async def against_script() -> AsyncIterator[tuple[Client, ScriptedServer]]:
     """A client, and the scripted server it talks to; the greetings are over."""
     near, server = scripted()
     async with open_client(near) as client:
-        await server.expects(("OPTION_REQ", b"exceptions"))
+        await server.expects(*GREETING)
         await server.says(OPTION_RES, b"exceptions")
+        await server.says(ERROR, b"UNKNOWN_OPTION", b"what?")
         yield client, server
         await server.hangs_up()
 
@@ -164,7 +166,7 @@ async def test_a_refusal_raises(background: bool) -> None:
 
 async def test_questions_are_answered() -> None:
     async with against_script() as (client, server), trio.open_nursery() as nursery:
-        status = Call(nursery, lambda: client.job_status(H))
+        status = Call(nursery, lambda: client.status(H))
         await server.expects(("GET_STATUS", H))
         echo = Call(nursery, lambda: client.echo(b"x\0"))
         await server.expects(("ECHO_REQ", b"x\0"))
@@ -255,15 +257,16 @@ async def test_submissions_of_one_unique_each_get_the_result() -> None:
 async def test_a_client_can_have_a_name() -> None:
     near, server = scripted()
     async with open_client(near, client_id="me"):
-        await server.expects(("SET_CLIENT_ID", b"me"), ("OPTION_REQ", b"exceptions"))
+        await server.expects(("SET_CLIENT_ID", b"me"), *GREETING)
         await server.hangs_up()
 
 
-async def test_a_server_that_knows_no_exceptions_is_no_problem() -> None:
+async def test_a_server_that_knows_no_options_is_no_problem() -> None:
     near, server = scripted()
     async with open_client(near) as client, trio.open_nursery() as nursery:
-        await server.hears()
+        await server.expects(*GREETING)
         await server.says(ERROR, b"UNKNOWN_OPTION", b"what?")
+        await server.says(ERROR, b"UNKNOWN_OPTION", b"and what?")
         echo = Call(nursery, lambda: client.echo(b"x"))
         await server.hears()
         await server.says(ECHO_RES, b"x")
@@ -301,7 +304,7 @@ async def test_a_client_that_was_left_is_closed() -> None:
         lambda: client.submit("f", b""),
         lambda: client.submit_background("f", b""),
         lambda: client.echo(b""),
-        lambda: client.job_status(H),
+        lambda: client.status(H),
         lambda: client.admin("status"),
     ):
         with pytest.raises(trio.ClosedResourceError):
@@ -334,15 +337,24 @@ async def test_every_waiter_is_told_when_the_connection_breaks() -> None:
         await server.hears()
         admin = Call(nursery, lambda: client.admin("status"))
         await server.hears()
+        echo = Call(nursery, lambda: client.echo(b"x"))
+        await server.hears()
         await server.hangs_up()
         lost = await known.outcome()
         assert isinstance(lost, JobLost)
         assert lost.handle == H
         assert isinstance(lost.__cause__, ConnectionLost)
-        for call in unknown, background, admin:
+        unknown_job = "; whether the server has the job is unknown"
+        for call, doubt in (
+            (unknown, unknown_job),
+            (background, unknown_job),
+            (admin, "; whether the command was carried out is unknown"),
+            (echo, ""),
+        ):
             error = await call.outcome()
             assert isinstance(error, ConnectionLost)
-            assert str(error) == "the server closed the connection"
+            assert str(error) == "the server closed the connection" + doubt
+            assert error.in_doubt == bool(doubt)
         with pytest.raises(ConnectionLost):
             await client.echo(b"")
 
@@ -428,12 +440,12 @@ async def test_a_cancelled_submit_background_absorbs_its_reply() -> None:
         assert await kept.outcome() == b"H:2"
 
 
-@pytest.mark.parametrize("question", ["job_status", "echo", "admin"])
+@pytest.mark.parametrize("question", ["status", "echo", "admin"])
 async def test_a_cancelled_question_absorbs_its_answer(question: str) -> None:
     async with against_script() as (client, server), trio.open_nursery() as nursery:
         asked: dict[str, tuple[Callable[[], Awaitable[object]], bytes]] = {
-            "job_status": (
-                lambda: client.job_status(H),
+            "status": (
+                lambda: client.status(H),
                 response(STATUS_RES, H, b"0", b"0", b"0", b"0"),
             ),
             "echo": (lambda: client.echo(b"x"), response(ECHO_RES, b"x")),
@@ -506,9 +518,7 @@ async def test_a_cancelled_body_sends_what_was_queued() -> None:
                     scope.cancel()
 
         nursery.start_soon(body)
-        await server.expects(
-            ("OPTION_REQ", b"exceptions"), ("SUBMIT_JOB_BG", b"f", b"", b"queued"), ("end",)
-        )
+        await server.expects(*GREETING, ("SUBMIT_JOB_BG", b"f", b"", b"queued"), ("end",))
         await server.hangs_up()
 
 
@@ -520,7 +530,7 @@ async def test_an_exception_in_the_body_leaves_bare() -> None:
             raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("call", ["submit", "submit_background", "job_status", "echo", "admin"])
+@pytest.mark.parametrize("call", ["submit", "submit_background", "status", "echo", "admin"])
 async def test_every_call_is_a_checkpoint(call: str) -> None:
     worker = Worker()
 
@@ -533,11 +543,11 @@ async def test_every_call_is_a_checkpoint(call: str) -> None:
         open_client(network.stream()) as client,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(worker.run_over, network.stream())
+        await nursery.start(worker.run, network.connect)
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "submit": lambda: client.submit("f", b""),
             "submit_background": lambda: client.submit_background("f", b""),
-            "job_status": lambda: client.job_status(H),
+            "status": lambda: client.status(H),
             "echo": lambda: client.echo(b""),
             "admin": lambda: client.admin("status"),
         }

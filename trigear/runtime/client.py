@@ -6,188 +6,60 @@
         answer = await client.submit("reverse", b"hello")
 
 No call has a timeout: use ``trio.move_on_after`` and ``trio.fail_after``. What being cancelled
-means:
-
-=========================  ========================================================================
-call                       cancelled means
-=========================  ========================================================================
-``connect``, entering      the attempt to connect is given up
-``submit``                 you stop waiting; the job may have been sent, and may run
-``submit_background``      whether the server has the job is unknown; submit it again with the same
-                           ``unique`` to be sure
-``open_job``, entering     as ``submit_background``
-``open_job``, the body     as ``submit``; what the job still sends is dropped
-``async for`` over a job   nothing is lost: go on iterating
-``job.result``             nothing is lost: ask again
-``job_status``, ``echo``,  you stop waiting; the answer is dropped when it comes
-``admin``
-``connect``, the body      what was queued is sent, for at most two seconds, then the connection
-                           is closed; jobs that nobody waits for any more are dropped by the server
-=========================  ========================================================================
-
-In each case the connection stays usable for others.
+means stands with each call, and as a table in ``docs/client.md``. In each case the connection
+stays usable for others, because only the link's own tasks touch it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+import math
+import random
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-import trio
-
-from trigear.errors import ConnectionLost, JobFailed, JobLost, JobRaised, Refused
+from trigear.errors import ConnectionLost, JobLost, LocalProtocolError
 from trigear.model import Priority
 from trigear.protocol import events
+from trigear.protocol.choice import home_of
 from trigear.protocol.client import ClientConnection
 from trigear.runtime.address import Address, parse_address
-from trigear.runtime.link import Link, open_link, open_stream
-from trigear.runtime.values import JobStatus, again, as_data, as_name
+from trigear.runtime.batch import Batch
+from trigear.runtime.link import hidden_nursery, open_stream
+from trigear.runtime.order import Order, background, submission
+from trigear.runtime.pool import Place, Pool
+from trigear.runtime.values import (
+    AnyPriority,
+    JobStatus,
+    as_data,
+    as_name,
+    as_priority,
+    epoch_of,
+)
+from trigear.runtime.waiting import Following, Job, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from datetime import datetime
+
+    import trio
 
     from trigear.protocol.asking import Request
 
-
-class _Waiting:
-    """One who waits for the reply to a request."""
-
-    __slots__ = ("_done", "_failure", "_reply")
-
-    def __init__(self) -> None:
-        self._done = trio.Event()
-        self._reply: events.OfRequest | None = None
-        self._failure: ConnectionLost | None = None
-
-    def hear(self, event: events.OfRequest) -> bool:
-        """Take an event in, and say whether it was the last one."""
-        self._reply = event
-        self._done.set()
-        return True
-
-    def lose(self, failure: ConnectionLost) -> None:
-        """Hear that there will be no more events."""
-        self._failure = failure
-        self._done.set()
-
-    async def reply(self) -> events.OfRequest:
-        """Wait for the reply.
-
-        Raises:
-            Refused: the server answered ERROR.
-            ConnectionLost: the connection broke before the reply came.
-        """
-        await self._done.wait()
-        if self._reply is None:
-            assert self._failure is not None
-            raise again(self._failure)
-        if isinstance(self._reply, events.Refused):
-            raise Refused(self._reply.code, self._reply.text)
-        return self._reply
-
-
-class Job(_Waiting):
-    """A foreground job that the server has accepted; made by :meth:`Client.open_job`.
-
-    Iterate over it for its updates; :meth:`result` waits for its end. All its data are kept for
-    the result, whether they were iterated over or not.
-    """
-
-    __slots__ = ("_changed", "_end", "_handle", "_parts", "_updates")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._handle: bytes | None = None
-        self._updates: deque[events.Update] = deque()
-        self._parts: list[bytes] = []
-        self._end: events.End | None = None
-        self._changed = trio.lowlevel.ParkingLot()
-
-    @property
-    def handle(self) -> bytes:
-        """The job's name at the server."""
-        assert self._handle is not None, "a job is handed out with its handle"
-        return self._handle
-
-    def hear(self, event: events.OfRequest) -> bool:
-        last = False
-        match event:
-            case events.Created():
-                self._handle = event.handle
-                super().hear(event)
-            case events.Status():
-                # Only the newest is of interest to a reader that is behind.
-                if self._updates and isinstance(self._updates[-1], events.Status):
-                    self._updates.pop()
-                self._updates.append(event)
-            case events.Data() | events.Warning():
-                self._updates.append(event)
-                if isinstance(event, events.Data):
-                    self._parts.append(event.data)
-            case events.Completed() | events.Failed() | events.Raised():
-                self._end = event
-                last = True
-            case _:
-                last = super().hear(event)
-        self._changed.unpark_all()
-        return last
-
-    def lose(self, failure: ConnectionLost) -> None:
-        super().lose(failure)
-        self._changed.unpark_all()
-
-    @property
-    def _over(self) -> bool:
-        return self._end is not None or self._failure is not None
-
-    def __aiter__(self) -> Job:
-        return self
-
-    async def __anext__(self) -> events.Update:
-        """The next Status, Data or Warning, until the job is over, however it ended."""
-        await trio.lowlevel.checkpoint()
-        while not self._updates:
-            if self._over:
-                raise StopAsyncIteration
-            await self._changed.park()
-        return self._updates.popleft()
-
-    async def result(self) -> bytes:
-        """Wait for the end of the job.
-
-        Returns:
-            All its data, and what it completed with.
-
-        Raises:
-            JobFailed: it failed.
-            JobRaised: it raised an exception.
-            JobLost: the connection broke before the end was known; the job may still run.
-        """
-        await trio.lowlevel.checkpoint()
-        while not self._over:
-            await self._changed.park()
-        match self._end:
-            case events.Completed(data=data):
-                return b"".join([*self._parts, data])
-            case events.Failed():
-                raise JobFailed(self.handle)
-            case events.Raised(data=data):
-                raise JobRaised(self.handle, data)
-            case None:
-                assert self._failure is not None
-                raise JobLost(self.handle) from again(self._failure)
+PATIENCE: Final = 10.0
+"""Seconds that a call waits for a server while all are down: what a restart takes, amply."""
 
 
 class Client:
-    """A connection to a server that submits jobs. Made by :func:`connect`.
+    """A submitter of jobs, connected to one server or several. Made by :func:`connect`.
 
     Any number of tasks may use it at once.
     """
 
-    def __init__(self) -> None:
-        self._waiting: dict[Request, _Waiting] = {}
-        self._link: Link[ClientConnection]
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    # Jobs
 
     async def submit(
         self,
@@ -195,7 +67,8 @@ class Client:
         workload: bytes,
         *,
         unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
+        priority: AnyPriority = Priority.NORMAL,
+        resubmit: bool = False,
     ) -> bytes:
         """Submit a job and wait for its end.
 
@@ -204,7 +77,9 @@ class Client:
             workload: what the worker is given.
             unique: submissions to one function with the same unique become one job; ``-`` stands
                 for the workload itself, nothing for no such joining.
-            priority: jobs of higher priority are taken first.
+            priority: jobs of higher priority are taken first: high, normal or low.
+            resubmit: submit again if the connection breaks, as often as that happens. The job may
+                run twice. Needs a unique.
 
         Returns:
             All the data that the job sent, and what it completed with.
@@ -214,13 +89,30 @@ class Client:
             JobRaised: the job raised an exception in its worker.
             JobLost: the connection broke while the job was under way.
             Refused: the server did not accept the job.
-            ConnectionLost: the connection broke before the server said that it has the job.
+            ConnectionLost: no server can be reached; or, ``in_doubt``, the connection broke
+                before the server said that it has the job.
             LocalProtocolError: a name that cannot be sent.
             TypeError: the workload is not bytes.
+            ValueError: there is no such priority; ``resubmit`` without a unique.
 
-        Cancellation: you stop waiting. The job may have been sent, and may run.
+        Cancellation: you stop waiting. The job may have been sent, and may run; a trigear server
+        drops it if it has not started and nobody else waits for it.
         """
-        async with self.open_job(function, workload, unique=unique, priority=priority) as job:
+        order = Order.of(function, workload, unique, priority, resubmit=resubmit)
+        while True:
+            try:
+                return await self._submit(order)
+            except JobLost:
+                if not resubmit:
+                    raise
+            except ConnectionLost as error:
+                if not (resubmit and error.in_doubt):
+                    raise
+
+    async def _submit(self, order: Order) -> bytes:
+        upstream = await self._pool.pick(order.home(self._pool))
+        job = Following()
+        with upstream.listening(submission(order, upstream.machine), job):
             return await job.result()
 
     @asynccontextmanager
@@ -230,29 +122,37 @@ class Client:
         workload: bytes,
         *,
         unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
+        priority: AnyPriority = Priority.NORMAL,
+        keep: bool = True,
     ) -> AsyncIterator[Job]:
         """Submit a job and follow it. The body begins when the server has the job.
 
-        Arguments are those of :meth:`submit`.
+        Args:
+            keep: whether the data it sends on the way are kept for its result, too.
+
+        The other arguments are those of :meth:`submit`.
 
         Raises:
             Refused: the server did not accept the job.
-            ConnectionLost: the connection broke before the server said that it has the job.
+            ConnectionLost: no server can be reached; or, ``in_doubt``, the connection broke
+                before the server said that it has the job.
             LocalProtocolError: a name that cannot be sent.
             TypeError: the workload is not bytes.
+            ValueError: there is no such priority.
 
-        Cancellation: on entering, whether the server has the job is unknown. In the body, you stop
-        listening; the job may run.
+        Cancellation: on entering, as :meth:`submit`. Leaving the body before the job's end means
+        the same, cancelled or not.
         """
-        job = Job()
-        self._link.check()
-        token = self._link.machine.submit(
-            as_name(function), as_data(workload), unique=as_name(unique), priority=priority
-        )
-        with self._listening(token, job):
-            await job.reply()
-            yield job
+        order = Order.of(function, workload, unique, priority)
+        upstream = await self._pool.pick(order.home(self._pool))
+        assert upstream.link is not None, "picked because it is up"
+        job = Job(upstream.link, keep=keep)
+        try:
+            with upstream.listening(submission(order, upstream.machine), job):
+                await job.reply()
+                yield job
+        finally:
+            job.leave()
 
     async def submit_background(
         self,
@@ -260,126 +160,270 @@ class Client:
         workload: bytes,
         *,
         unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
+        priority: AnyPriority = Priority.NORMAL,
+        at: datetime | float | None = None,
+        delay: float | None = None,
+        resubmit: bool = False,
     ) -> bytes:
         """Submit a job that goes on without us.
 
-        Arguments are those of :meth:`submit`.
+        Args:
+            at: when it may begin, as a ``datetime`` with a time zone or in seconds since 1970;
+                whole seconds, rounded up. Such jobs have normal priority.
+            delay: the same, in seconds from now by this machine's clock.
+            resubmit: submit again if the connection breaks before the server has said that it has
+                the job. The job may run twice. Needs a unique.
+
+        The other arguments are those of :meth:`submit`.
 
         Returns:
             The job's handle.
 
         Raises:
             Refused: the server did not accept the job.
-            ConnectionLost: the connection broke before the server said that it has the job.
-            LocalProtocolError: a name that cannot be sent.
+            ConnectionLost: no server can be reached; or, ``in_doubt``, the connection broke
+                before the server said that it has the job: whether it has is unknown.
+            LocalProtocolError: a name or a time that cannot be sent; a time with a priority.
             TypeError: the workload is not bytes.
+            ValueError: there is no such priority; ``resubmit`` without a unique.
 
-        Cancellation: whether the server has the job is unknown.
+        Cancellation: whether the server has the job is unknown. Submit it again with the same
+        unique to be sure.
         """
-        self._link.check()
-        reply = await self._reply_to(
-            self._link.machine.submit(
-                as_name(function),
-                as_data(workload),
-                unique=as_name(unique),
-                priority=priority,
-                background=True,
-            )
-        )
+        order = Order.of(function, workload, unique, priority, resubmit=resubmit)
+        epoch = epoch_of(at, delay)
+        if epoch is not None and order.priority is not Priority.NORMAL:
+            raise LocalProtocolError("a job with a time of its own always has normal priority")
+        while True:
+            try:
+                return await self._submit_background(order, epoch)
+            except ConnectionLost as error:
+                if not (resubmit and error.in_doubt):
+                    raise
+
+    async def _submit_background(self, order: Order, epoch: int | None) -> bytes:
+        upstream = await self._pool.pick(order.home(self._pool))
+        waiting = Waiting("whether the server has the job is unknown")
+        with upstream.listening(background(order, upstream.machine, epoch), waiting):
+            reply = await waiting.reply()
         assert isinstance(reply, events.Created)
         return reply.handle
 
-    async def job_status(self, handle: bytes) -> JobStatus:
-        """Ask about a job.
+    def map(
+        self,
+        function: str | bytes,
+        workloads: Iterable[bytes],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        unique: Callable[[bytes], str | bytes] | None = None,
+        priority: AnyPriority = Priority.NORMAL,
+        resubmit: bool = False,
+    ) -> Batch:
+        """Submit many jobs, some at a time, and iterate over their ends.
+
+        ::
+
+            async for outcome in client.map("resize", images, concurrency=8):
+                save(outcome.index, outcome.result())
+
+        Args:
+            workloads: one job for each; taken as there is room for it.
+            concurrency: how many jobs are under way, or over and not yet taken by you, at most.
+            ordered: whether outcomes come in the order of the workloads, or as jobs end.
+            unique: gives each workload its unique.
+            resubmit: submit again what was under way when the connection broke. Needs a unique.
+
+        The other arguments are those of :meth:`submit`.
+
+        Returns:
+            An iterator for one task. Leaving it early: see :class:`Batch`.
 
         Raises:
-            ConnectionLost: the connection broke before the answer came.
+            ValueError: there is no such priority; ``concurrency`` is less than one; ``resubmit``
+                without ``unique``.
+
+        Cancellation: of an iteration: nothing is lost, go on iterating.
+        """
+        if concurrency < 1:
+            raise ValueError(f"concurrency={concurrency}: at least one job at a time is needed")
+        if resubmit and unique is None:
+            raise ValueError("resubmit=True needs unique, a function that gives each workload one")
+
+        def order(workload: bytes) -> Order:
+            key = b"" if unique is None else unique(workload)
+            return Order.of(function, workload, key, level, resubmit=resubmit)
+
+        level = as_priority(priority)
+        return Batch(
+            self._pool,
+            # Not a generator: that would be over after the first workload that is refused.
+            map(order, workloads),
+            concurrency=concurrency,
+            ordered=ordered,
+            resubmit=resubmit,
+        )
+
+    # Questions
+
+    async def status(self, handle: str | bytes) -> JobStatus:
+        """Ask about a job by its handle.
+
+        Of several servers, those that are up are asked in turn until one knows the job.
+
+        Raises:
+            ConnectionLost: the connection broke before the answer came; or a server is down and
+                the others do not know the job.
 
         Cancellation: you stop waiting.
         """
-        self._link.check()
-        reply = await self._reply_to(self._link.machine.get_status(handle))
-        assert isinstance(reply, events.StatusResult)
-        return JobStatus(reply.known, reply.running, reply.numerator, reply.denominator)
+        name = as_name(handle)
+        return await self._look_for(None, lambda machine: machine.get_status(name))
+
+    async def status_of_unique(self, unique: str | bytes) -> JobStatus:
+        """Ask about a job by its unique; else as :meth:`status`.
+
+        Raises:
+            ConnectionLost: as :meth:`status`.
+            Refused: the server cannot be asked this.
+
+        Cancellation: you stop waiting.
+        """
+        name = as_name(unique)
+        home = home_of(name, b"", len(self._pool.upstreams))
+        return await self._look_for(home, lambda machine: machine.get_status_unique(name))
+
+    async def _look_for(
+        self, start: int | None, ask: Callable[[ClientConnection], Request]
+    ) -> JobStatus:
+        """Ask one server after the other about a job, until one knows it."""
+        await self._pool.pick(start)
+        answer = JobStatus(False, False, 0, 0)
+        down: ConnectionLost | None = None
+        for upstream in self._pool.walk(start):
+            if not await self._pool.settled(upstream):
+                down = upstream.failure
+                continue
+            waiting = Waiting()
+            with upstream.listening(ask(upstream.machine), waiting):
+                answer = status_in(await waiting.reply())
+            if answer.known:
+                return answer
+        if down is not None:
+            raise ConnectionLost(f"{down}; the others do not know the job") from down
+        return answer
 
     async def echo(self, data: bytes) -> bytes:
-        """Have the server send the same bytes back: it is alive, and has read all before them.
+        """Have a server send the same bytes back: it is alive, and has read all before them.
 
         Raises:
-            ConnectionLost: the connection broke before the answer came.
+            ConnectionLost: no server can be reached, or the connection broke before the answer.
+            TypeError: the data are not bytes.
 
         Cancellation: you stop waiting.
         """
-        self._link.check()
-        reply = await self._reply_to(self._link.machine.echo(as_data(data)))
+        sent = as_data(data)
+        upstream = await self._pool.pick(None)
+        waiting = Waiting()
+        with upstream.listening(upstream.machine.echo(sent), waiting):
+            reply = await waiting.reply()
         assert isinstance(reply, events.Echoed)
         return reply.data
 
-    async def admin(self, line: str) -> list[str]:
-        """Give a text command, such as ``status``.
+    async def admin(self, line: str | bytes) -> list[str]:
+        """Give a text command, such as ``status``. Of several servers, one gets it.
 
         Returns:
             The lines of the answer, without the dot that closes a list.
 
         Raises:
             Refused: the server answered with an `ERR` line.
-            ConnectionLost: the connection broke before the answer was complete.
+            ConnectionLost: no server can be reached; or, ``in_doubt``, the connection broke
+                before the answer was complete.
             LocalProtocolError: this is no line.
 
         Cancellation: you stop waiting. The command may have been carried out.
         """
-        self._link.check()
-        reply = await self._reply_to(self._link.machine.command(as_name(line)))
+        command = as_name(line)
+        upstream = await self._pool.pick(None)
+        waiting = Waiting("whether the command was carried out is unknown")
+        with upstream.listening(upstream.machine.command(command), waiting):
+            reply = await waiting.reply()
         assert isinstance(reply, events.Answer)
         return [answer.decode("utf-8", "surrogateescape") for answer in reply.lines]
 
-    async def _reply_to(self, token: Request) -> events.OfRequest:
-        waiting = _Waiting()
-        with self._listening(token, waiting):
-            return await waiting.reply()
 
-    @contextmanager
-    def _listening(self, token: Request, waiting: _Waiting) -> Iterator[None]:
-        """Deliver the events of a request while the body runs, and drop them after it."""
-        self._waiting[token] = waiting
-        self._link.kick()
-        try:
-            yield
-        finally:
-            if self._waiting.pop(token, None) is not None:
-                self._link.machine.abandon(token)
+def status_in(reply: events.OfRequest) -> JobStatus:
+    """What a server says of a job."""
+    assert isinstance(reply, events.StatusResult | events.UniqueStatusResult)
+    clients = reply.clients if isinstance(reply, events.UniqueStatusResult) else None
+    return JobStatus(reply.known, reply.running, reply.numerator, reply.denominator, clients)
 
-    def _deliver(self, event: events.Event) -> None:
-        assert isinstance(event, events.OfRequest), "all that a client hears is about a request"
-        waiting = self._waiting.get(event.token)
-        if waiting is not None and waiting.hear(event):
-            del self._waiting[event.token]
 
-    def _ended(self, failure: ConnectionLost) -> None:
-        for waiting in self._waiting.values():
-            waiting.lose(failure)
-        self._waiting.clear()
+# Connecting
 
 
 @asynccontextmanager
-async def connect(address: str | Address, *, client_id: str | None = None) -> AsyncIterator[Client]:
-    """Connect to a server that jobs shall be submitted to.
+async def connect(
+    *addresses: str | Address,
+    client_id: str | None = None,
+    patience: float = PATIENCE,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Client]:
+    """Connect to the servers that jobs shall be submitted to; the body's end hangs up.
+
+    Of several servers a submission with a unique goes to the one that the unique chooses, by the
+    formula of Perl's client over the addresses in their order; so clients with the same list
+    agree. Everything else goes to one server, drawn by lot. A server that is down is replaced by
+    the next one in the list, until it is up again. Connections are made when they are first
+    needed, and made again when they break.
 
     Args:
-        address: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`.
-        client_id: what the server's list of connections calls this one; one word.
+        addresses: each `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`; none
+            for `localhost:4730`.
+        client_id: what the servers' lists of connections call this one; one word.
+        patience: seconds that a call waits for a server while all of them are down, before it
+            raises ConnectionLost; 0 to raise at once, ``math.inf`` to wait as long as it takes.
+        rng: where the lot and the jitter of reconnecting come from.
 
     Raises:
-        ConnectionLost: nobody answers there.
+        ConnectionLost: on entering, nobody answers at any of the addresses.
         ConfigError: this is no address.
+        LocalProtocolError: the client id is not one word.
+        ValueError: the patience is negative.
 
-    Cancellation: the attempt is given up; in the body, what was queued is sent first.
+    Cancellation: on entering, the attempt is given up. In the body, what was queued is sent first,
+    for at most two seconds.
     """
-    where = parse_address(address) if isinstance(address, str) else address
-    stream = await open_stream(where)
-    async with open_client(stream, name=str(where), client_id=client_id) as client:
+    places = []
+    for address in addresses or ("localhost",):
+        where = parse_address(address) if isinstance(address, str) else address
+        places.append(Place(str(where), partial(open_stream, where)))
+    async with connect_to(places, client_id=client_id, patience=patience, rng=rng) as client:
         yield client
+
+
+@asynccontextmanager
+async def connect_to(
+    places: Sequence[Place],
+    *,
+    client_id: str | None = None,
+    patience: float = PATIENCE,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Client]:
+    """As :func:`connect`, where it is up to you how to get to each server."""
+    if math.isnan(patience) or patience < 0:
+        raise ValueError(f"patience={patience}: a number of seconds is needed")
+    greet = partial(greeting, None if client_id is None else as_name(client_id))
+    greet(ClientConnection())  # who has no proper name shall hear of it here
+    lot = rng or random.Random()  # noqa: S311 - jitter, not a secret
+    pool = Pool(places, greet, patience=patience, rng=lot)
+    async with hidden_nursery() as nursery:
+        try:
+            await pool.begin(nursery)
+            yield Client(pool)
+        finally:
+            pool.close()
 
 
 @asynccontextmanager
@@ -388,17 +432,21 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """As :func:`connect`, over a stream that leads to the server already; closes it.
 
-    ``name`` is what the server is called in errors.
+    ``name`` is what the server is called in errors. When the connection breaks, it stays broken.
     """
-    client = Client()
-    async with open_link(
-        stream, ClientConnection(), name, deliver=client._deliver, ended=client._ended
-    ) as link:
-        client._link = link
-        if client_id is not None:
-            link.machine.set_client_id(as_name(client_id))
-        # Without this option a job that raises looks like one that fails. Servers that do not know
-        # it say so; then that is how it is.
-        link.machine.abandon(link.machine.option(b"exceptions"))
-        link.kick()
+
+    async def take() -> trio.abc.Stream:
+        return stream
+
+    async with connect_to([Place(name, take, lasting=False)], client_id=client_id) as client:
         yield client
+
+
+def greeting(client_id: bytes | None, machine: ClientConnection) -> None:
+    """Queue what is said first on a connection."""
+    if client_id is not None:
+        machine.set_client_id(client_id)
+    # Without this option a job that raises looks like one that fails. Servers that do not know it,
+    # or know nothing of extended mode, say so; then that is how it is.
+    machine.abandon(machine.option(b"exceptions"))
+    machine.abandon(machine.extend())

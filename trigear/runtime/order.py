@@ -1,0 +1,74 @@
+"""What is to be submitted, and the packet for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trigear.protocol.choice import home_of
+from trigear.runtime.values import as_data, as_name, as_priority
+
+if TYPE_CHECKING:
+    from trigear.model import Priority
+    from trigear.protocol.asking import Request
+    from trigear.protocol.client import ClientConnection
+    from trigear.runtime.pool import Pool
+    from trigear.runtime.values import AnyPriority
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job to be submitted, checked as far as it can be without a connection."""
+
+    function: bytes
+    workload: bytes
+    unique: bytes
+    priority: Priority
+
+    @classmethod
+    def of(
+        cls,
+        function: str | bytes,
+        workload: bytes,
+        unique: str | bytes,
+        priority: AnyPriority,
+        *,
+        resubmit: bool = False,
+    ) -> Order:
+        """Read a caller's arguments.
+
+        Raises:
+            TypeError: the workload is not bytes.
+            ValueError: there is no such priority; resubmitting without a unique.
+        """
+        order = cls(as_name(function), as_data(workload), as_name(unique), as_priority(priority))
+        if resubmit and home_of(order.unique, order.workload, 1) is None:
+            raise ValueError(
+                "resubmit=True needs a unique: without one the server cannot tell that both "
+                "submissions mean the same job"
+            )
+        return order
+
+    def home(self, pool: Pool) -> int | None:
+        """The number of the server where this belongs."""
+        return home_of(self.unique, self.workload, len(pool.upstreams))
+
+
+def submission(order: Order, machine: ClientConnection) -> Request:
+    """Queue a foreground submission."""
+    return machine.submit(
+        order.function, order.workload, unique=order.unique, priority=order.priority
+    )
+
+
+def background(order: Order, machine: ClientConnection, epoch: int | None) -> Request:
+    """Queue a background submission, for its time if it has one."""
+    if epoch is None:
+        return machine.submit(
+            order.function,
+            order.workload,
+            unique=order.unique,
+            priority=order.priority,
+            background=True,
+        )
+    return machine.submit_at(order.function, order.workload, epoch, unique=order.unique)
