@@ -202,7 +202,7 @@ class Demo:
         workload = b"%d\0%s" % (number, text)
         handle = await self._client.submit_background("archive", workload)
         # A background job tells nobody when it is done.
-        while (await self._client.job_status(handle)).known:  # noqa: ASYNC110
+        while (await self._client.status(handle)).known:  # noqa: ASYNC110
             await trio.sleep(LOOK)
         path = archive_path(self._folder, number)
         archived = zlib.decompress(path.read_bytes()) if path.exists() else b""
