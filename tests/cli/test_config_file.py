@@ -145,7 +145,7 @@ def test_empty_file_changes_nothing(written: Callable[[str], str]) -> None:
         ("[server]\ngrace = -1", ["[server] grace", "is not a duration"]),
         ("[server]\nmax-packet = 'big'", ["[server] max-packet", "is not a size"]),
         ("[server]\non-timeout = 'panic'", ["[server] on-timeout", "panic"]),
-        ("[server]\nstore = 'redis'", ["redis", "there is: memory"]),
+        ("[server]\nstore = 'redis'", ["redis", "is no store", "or memory"]),
         ("[server]\nauth = 'mtls'", ["mtls", "not in this version"]),
         ("[server]\njob-retries = 1\njob_retries = 2", ["job_retries", "set twice"]),
         ("[function]\nf = 1", ["function.f", "is not a table"]),
@@ -232,7 +232,7 @@ def test_show_tells_where_each_value_comes_from(
     lines = trigear("config", "show", "--config", path).out.splitlines()
     assert [line.split() for line in lines if line.startswith(("port", "grace", "store"))] == [
         ["port", "=", "12", "#", "file"],
-        ["store", "=", '"memory"', "#", "default"],
+        ["store", "=", '"sqlite"', "#", "default"],
         ["grace", "=", "7", "#", "environment"],
     ]
     assert lines[-2:] == ['[function."a b"]', "attempts = 2"]

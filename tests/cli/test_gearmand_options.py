@@ -12,6 +12,7 @@ from trigear.cli.gearmand import LOOPBACK_HINT, gearmand_command, plan_of
 from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.plan import PidFileSettings, Plan, handle_prefix
 from trigear.cli.report import Failure
+from trigear.cli.store import StorePlan
 from trigear.engine.config import EngineConfig, Keepalive, ServerConfig
 
 if TYPE_CHECKING:
@@ -194,8 +195,9 @@ def test_mistake_fails_in_one_line(
     ("args", "words"),
     [
         (["--ssl"], "--ssl is not in this version, and serving plaintext instead"),
-        (["-q", "libsqlite3", "--libsqlite3-db=x"], "--queue-type libsqlite3 is not in this"),
-        (["-q", "MySQL"], "there is: builtin"),
+        (["-q", "redis"], "--queue-type redis is not in this version"),
+        (["-q", "libsqlite3"], "--queue-type libsqlite3 needs --libsqlite3-db"),
+        (["-q", "MySQL"], "there are: builtin, libsqlite3"),
         (["--protocol=http"], "--protocol http is not in this version"),
     ],
 )
@@ -272,7 +274,22 @@ def test_log_options_choose_file_level_and_system_log() -> None:
 
 def test_options_that_switch_nothing_on_are_said_to_be_without_effect() -> None:
     (note,) = plan_for("--libsqlite3-db=x", "--ssl-key=y").notes
-    assert note.endswith("--ssl-key --libsqlite3-db")
+    assert note.endswith("--libsqlite3-db --ssl-key")
+
+
+def test_queue_in_sqlite_is_the_file_that_is_named() -> None:
+    plan = plan_for("-q", "LibSQLite3", "--libsqlite3-db=x/queue.db", "--ssl-key=y")
+    assert plan.store == StorePlan("/start/x/queue.db")
+    (note,) = plan.notes
+    assert note.endswith("no TLS: --ssl-key")
+    assert plan_for("--libsqlite3-db=x").store == StorePlan()
+
+
+def test_what_gearmands_sqlite_queue_can_and_ours_need_not_is_said() -> None:
+    options = ["--libsqlite3-table=t", "--store-queue-on-shutdown"]
+    table, shutdown = plan_for("-q", "libsqlite3", "--libsqlite3-db=x", *options).notes
+    assert table.startswith("--libsqlite3-table: without effect")
+    assert shutdown.startswith("--store-queue-on-shutdown: without effect")
 
 
 def test_handle_prefix_that_would_not_fit_is_refused(gearmand: Callable[..., Said]) -> None:

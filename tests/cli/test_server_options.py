@@ -15,6 +15,7 @@ from trigear.cli.manners import Manners
 from trigear.cli.plan import PidFileSettings, Plan
 from trigear.cli.report import Status
 from trigear.cli.server import plan_of, reread, server_command
+from trigear.cli.store import StorePlan
 from trigear.engine.config import EngineConfig, Keepalive, OnTimeout, ServerConfig
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def test_defaults_are_those_of_the_server_itself() -> None:
     name = platform.node().encode()[:40]
     engine = EngineConfig(handle_prefix=b"H:" + name, version=package.__version__)
     assert plan.config == ServerConfig(engine=engine)
-    assert dataclasses.replace(plan, config=ServerConfig(), reread=None) == Plan()
+    assert plan.store.path is not None
+    plan = dataclasses.replace(plan, config=ServerConfig(), store=StorePlan(), reread=None)
+    assert plan == Plan()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,10 @@ def test_only_store_and_authentication_there_are_may_be_named() -> None:
         (["-v", "--log-level", "error"], ["--verbose and --log-level"]),
         (["--quiet", "--log-level", "info"], ["--quiet and --log-level"]),
         (["--no-keepalive", "--keepalive-idle", "3"], ["--keepalive-idle", "contradict"]),
-        (["--store", "sqlite:/x"], ["sqlite:/x", "there is: memory"]),
+        (["--store", "sqlite:/x"], ["'sqlite:/x' is no store", "sqlite:///path"]),
+        (["--store", "sqlite://x"], ["'sqlite://x' names no file", "sqlite:///path"]),
+        (["--store", "sqlite:///x/"], ["names no file"]),
+        (["--store", "postgresql://x"], ["is no store of this version"]),
         (["--auth", "sasl"], ["sasl", "not in this version", "there is: none"]),
         (["--compat", "gearmand-3"], ["gearmand-2"]),
         (["--grace", "soon"], ["--grace", "write 500ms"]),
@@ -192,8 +198,8 @@ def test_configuration_is_read_again_from_where_it_was(
     path.write_text("[server]\njob-retries = 2\nport = 6\n", encoding="utf-8")
     assert plan.reread is not None
     again = plan.reread()
-    assert (again.engine.attempts, again.port) == (2, 5)
+    assert (again.config.engine.attempts, again.config.port) == (2, 5)
 
 
 def test_configuration_without_a_file_stays_as_it_was() -> None:
-    assert reread(["--port", "5"], None, "/start") == plan_for("--port", "5").config
+    assert reread(["--port", "5"], None, "/start").config == plan_for("--port", "5").config

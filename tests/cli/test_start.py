@@ -30,7 +30,7 @@ CAN_DO, JOB_CREATED, SUBMIT_JOB, GRAB_JOB, JOB_ASSIGN = 1, 8, 7, 9, 11
 WORK_COMPLETE, WORK_FAIL, SUBMIT_JOB_BG, ERROR = 13, 14, 18, 19
 CLOSED = -1
 
-SERVER = [*TRIGEAR, "server", "--listen", "127.0.0.1", "--port", "0"]
+SERVER = [*TRIGEAR, "server", "--listen", "127.0.0.1", "--port", "0", "--store", "memory"]
 FACE = [*GEARMAND, "--listen", "127.0.0.1", "--port", "0", "--log-file", "stderr"]
 
 
@@ -217,7 +217,7 @@ def test_server_that_broke_ends_with_the_status_for_its_supervisor(
         import trigear.runtime.server
         from trigear.cli.root import run_gearmand, run_trigear
         from trigear.errors import TrigearInternalError
-        async def broken(config, sockets, *, own_process, task_status):
+        async def broken(config, sockets, *, store, own_process, task_status):
             task_status.started(trigear.runtime.server.Server(None, None, ["nowhere"], config))
             raise TrigearInternalError("the queues are damaged")
         trigear.runtime.server.serve = broken
@@ -490,7 +490,8 @@ def test_server_becomes_another_user(
     *, face: bool, start: Callable[..., Running], open_folder: Path
 ) -> None:
     log, pid_file, path = (open_folder / name for name in ("x.log", "x.pid", "x.sock"))
-    program = [*GEARMAND, "--verbose=INFO"] if face else [*TRIGEAR, "server"]
+    state = ["--state-dir", str(open_folder / "state")]
+    program = [*GEARMAND, "--verbose=INFO"] if face else [*TRIGEAR, "server", *state]
     options = ["-u", "nobody", "-L", f"unix:{path}", "-l", str(log), "-P", str(pid_file)]
     server = start(*program, *options)
     status = Path(f"/proc/{server.process.pid}/status").read_text()
@@ -498,7 +499,8 @@ def test_server_becomes_another_user(
     nobody = "65534\t65534\t65534\t65534"
     assert (fields["Uid"], fields["Gid"], fields["Groups"].strip()) == (nobody, nobody, "")
     # What it will need as that user is that user's; the pid file was written as root.
-    assert {each.stat().st_uid for each in (log, path)} == {65534}
+    needed = [log, path] if face else [log, path, *(open_folder / "state").rglob("*")]
+    assert {each.stat().st_uid for each in needed} == {65534}
     assert pid_file.read_text() == f"{server.process.pid}\n"
     server.send(signal.SIGTERM)
     assert server.wait() == 0

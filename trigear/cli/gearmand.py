@@ -2,8 +2,8 @@
 
 Its parser has manners of its own, and scripts rely on them: no abbreviations, no positional
 arguments, no option twice, every failure is exit status 1. Where this server does not offer what
-an option asks for (TLS, another queue, HTTP), it does not start: going on without would be
-something else than what was asked for. One default differs, and the start says so: without
+an option asks for (TLS, a queue of another kind, HTTP), it does not start: going on without would
+be something else than what was asked for. One default differs, and the start says so: without
 `--listen` only this machine is served, and a wider address needs `--insecure-open`.
 """
 
@@ -21,6 +21,7 @@ from trigear import __version__
 from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.plan import PidFileSettings, Plan, absolute, attempts_for, handle_prefix
 from trigear.cli.report import Failure, line_for
+from trigear.cli.store import StorePlan
 from trigear.cli.values import PORT, parse_port
 from trigear.engine.config import EngineConfig, Keepalive, ServerConfig
 from trigear.errors import ConfigError
@@ -39,8 +40,8 @@ PID_FILE: Final = "/var/gearmand.pid"
 FAILURE: Final = 1
 
 BUILTIN: Final = "builtin"
+SQLITE: Final = "libsqlite3"
 QUEUES_ELSEWHERE: Final = (
-    "libsqlite3",
     "MySQL",
     "Postgres",
     "libmemcached",
@@ -55,8 +56,6 @@ ELSEWHERE_OPTIONS: Final = {
     "--ssl-certificate": "FILE",
     "--ssl-key": "FILE",
     "--store-queue-on-shutdown": None,
-    "--libsqlite3-db": "FILE",
-    "--libsqlite3-table": "NAME",
     "--mysql-host": "HOST",
     "--mysql-port": "PORT",
     "--mysql-user": "USER",
@@ -85,6 +84,8 @@ ELSEWHERE_OPTIONS: Final = {
 """Options of what another option switches on, and their values' kinds (None: a switch). Alone they
 do nothing, in gearmand neither."""
 
+
+SQLITE_OPTIONS: Final = ("--libsqlite3-db", "--libsqlite3-table", "--store-queue-on-shutdown")
 
 LOOPBACK_HINT: Final = (
     "serving this machine only, where gearmand would serve every address:"
@@ -206,7 +207,14 @@ def elsewhere_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @option("-P", "--pid-file", default=PID_FILE, help="Write the process id there.")
 @option("-r", "--protocol", metavar="NAME", help="Another protocol; none in this version.")
 @option("-R", "--round-robin", is_flag=True, help="Without effect: always so.")
-@option("-q", "--queue-type", default=BUILTIN, help="Where background jobs are kept.")
+@option(
+    "-q",
+    "--queue-type",
+    default=BUILTIN,
+    help=f"Where background jobs are kept: {BUILTIN} (in memory) or {SQLITE}.",
+)
+@option("--libsqlite3-db", metavar="FILE", help=f"The file of {SQLITE}; of one server alone.")
+@option("--libsqlite3-table", metavar="NAME", help="Without effect: tables of a file are its own.")
 @option(
     "--config-file",
     metavar="FILE",
@@ -259,9 +267,9 @@ def gearmand_command(ctx: click.Context, /, **params: Any) -> int:  # noqa: ANN4
 
 def refuse_unknown_names(ctx: click.Context) -> None:
     queue, protocol = ctx.params["queue_type"], ctx.params["protocol"]
-    known = {name.lower() for name in (BUILTIN, *QUEUES_ELSEWHERE)}
+    known = {name.lower() for name in (BUILTIN, SQLITE, *QUEUES_ELSEWHERE)}
     if queue.lower() not in known:
-        raise Failure(f"--queue-type {queue}: there is no such queue; write {BUILTIN}")
+        raise Failure(f"--queue-type {queue}: there is no such queue; write {BUILTIN} or {SQLITE}")
     if protocol not in {None, "http"}:
         raise Failure(f"--protocol {protocol}: there is no such protocol; leave it out")
 
@@ -269,8 +277,10 @@ def refuse_unknown_names(ctx: click.Context) -> None:
 def missing_here(ctx: click.Context) -> str | None:
     """Why a server with these options cannot be had, in one line."""
     queue: str = ctx.params["queue_type"]
-    if queue.lower() != BUILTIN:
-        return f"--queue-type {queue} is not in this version; there is: {BUILTIN}"
+    if queue.lower() not in {BUILTIN, SQLITE}:
+        return f"--queue-type {queue} is not in this version; there are: {BUILTIN}, {SQLITE}"
+    if queue.lower() == SQLITE and not ctx.params["libsqlite3_db"]:
+        return f"--queue-type {queue} needs --libsqlite3-db FILE"
     if ctx.params["protocol"] is not None:
         return f"--protocol {ctx.params['protocol']} is not in this version; leave it out"
     if ctx.params["ssl"]:
@@ -291,6 +301,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
     target: str = given["log_file"]
     prefix: str | None = given["job_handle_prefix"]
     listen: str | None = given["listen"]
+    sqlite = given["queue_type"].lower() == SQLITE
     try:
         engine = EngineConfig(
             handle_prefix=handle_prefix() if prefix is None else os.fsencode(prefix),
@@ -316,6 +327,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
     return Plan(
         program="gearmand",
         config=config,
+        store=StorePlan(absolute(given["libsqlite3_db"], folder)) if sqlite else StorePlan(),
         log=LogSettings(
             target=target if target in {"stderr", "none"} else absolute(target, folder),
             style=LogStyle.GEARMAND,
@@ -340,9 +352,19 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
 
 def notes_on(ctx: click.Context) -> list[str]:
     notes: list[str] = list(ctx.meta.get("trigear.notes", ()))
-    idle = [name for name in ELSEWHERE_OPTIONS if was_given(ctx, name[2:].replace("-", "_"))]
+    idle = [
+        name
+        for name in (*SQLITE_OPTIONS[:2], *ELSEWHERE_OPTIONS)
+        if was_given(ctx, name[2:].replace("-", "_"))
+    ]
+    if ctx.params["queue_type"].lower() == SQLITE:
+        if "--libsqlite3-table" in idle:
+            notes.append("--libsqlite3-table: without effect: the file belongs to one server")
+        if "--store-queue-on-shutdown" in idle:
+            notes.append("--store-queue-on-shutdown: without effect: jobs are kept as they come")
+        idle = [name for name in idle if name not in SQLITE_OPTIONS]
     if idle:
-        notes.append(f"without effect with the built-in queue and no TLS: {' '.join(idle)}")
+        notes.append(f"without effect with this queue and no TLS: {' '.join(idle)}")
     return notes
 
 

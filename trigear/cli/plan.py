@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trigear.cli.logs import LogSettings
+from trigear.cli.store import StorePlan
 from trigear.engine.config import HANDLE_NAME_LIMIT, ServerConfig
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Plan:
 
     program: str = "trigear"
     config: ServerConfig = field(default_factory=ServerConfig)
+    store: StorePlan = field(default_factory=StorePlan)
     log: LogSettings = field(default_factory=LogSettings)
     pid_file: PidFileSettings | None = None
     daemon: bool = False
@@ -43,7 +45,7 @@ class Plan:
     quiet: bool = False
     notes: tuple[str, ...] = ()
     hint: str | None = None
-    reread: Callable[[], ServerConfig] | None = None
+    reread: Callable[[], Plan] | None = None
     failure: int | None = None
 
 

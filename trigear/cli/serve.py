@@ -50,7 +50,8 @@ def check(plan: Plan) -> int:
         exposure.refuse_exposure(wide)
     if plan.run_as is not None:
         process.identity(plan.run_as, plan.run_as_option)
-    click.echo(f"good: would listen on {', '.join(plan.config.listen)}; store: memory")
+    plan.store.check()
+    click.echo(f"good: would listen on {', '.join(plan.config.listen)}; store: {plan.store}")
     return Status.DONE
 
 
@@ -81,7 +82,8 @@ def start(plan: Plan) -> int:
 def load_modules() -> None:
     """Load what serving needs, while it can be read: the user to become may have no right to look
     into the place where Python and its modules are."""
-    import trigear.runtime.server  # noqa: F401
+    import trigear.runtime.server
+    import trigear.stores.sqlite  # noqa: F401
     from trigear.engine.handles import HandleMint
 
     # cryptography loads modules of its own when it is first used.
@@ -116,6 +118,7 @@ class Launch:
         sockets = self.bind()
         if plan.pid_file is not None:
             self.pid_file = self.write_pid_file(plan.pid_file)
+        plan.store.prepare(user)
         if user is not None:
             self.hand_over(user, sockets)
             process.become(user)
@@ -183,7 +186,13 @@ class Service:
         from trigear.runtime.server import serve
 
         async def until_it_ends(task_status: trio.TaskStatus[Server]) -> None:
-            await serve(self.config, sockets, own_process=True, task_status=task_status)
+            await serve(
+                self.config,
+                sockets,
+                store=self.plan.store.build(),
+                own_process=True,
+                task_status=task_status,
+            )
             nursery.cancel_scope.cancel()
 
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
@@ -204,10 +213,11 @@ class Service:
         if self.plan.hint is not None:
             self.say(self.plan.hint)
         addresses = ", ".join(str(address) for address in server.addresses)
+        loaded = f", {server.restored} jobs in it" if server.restored else ""
         face = " with gearmand's options" if self.config.compat_gearmand else ""
         self.say(
             f"trigear {__version__}{face} listening on {addresses};"
-            f" store: memory (queued jobs do not survive a stop); pid {os.getpid()}"
+            f" store: {self.plan.store}{loaded}; pid {os.getpid()}"
         )
         log.info("up to %d open files and connections", self.descriptors)
 
@@ -265,13 +275,16 @@ class Service:
                 done.append(self.take(fresh, server))
         log.info("SIGHUP: %s", ", ".join(done) or "nothing done")
 
-    def take(self, fresh: ServerConfig, server: Server) -> str:
+    def take(self, wanted_plan: Plan, server: Server) -> str:
         """Hand over the settings that may change while the server runs."""
+        fresh = wanted_plan.config
         changes = {name: getattr(fresh.engine, name) for name in RENEWABLE}
         engine = dataclasses.replace(self.config.engine, **changes)
         server.reload(dataclasses.replace(self.config, engine=engine))
         fixed, wanted = fixed_settings(self.plan.config), fixed_settings(fresh)
         later = sorted(name for name in fixed if fixed[name] != wanted[name])
+        if wanted_plan.store != self.plan.store:
+            later.append("store")
         if later:
             return f"configuration read; takes a restart: {', '.join(later)}"
         return "configuration read"

@@ -13,7 +13,8 @@ from trigear.cli import config_file
 from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.manners import Manners, with_manners
 from trigear.cli.plan import PidFileSettings, Plan, absolute, attempts_for, handle_prefix
-from trigear.cli.values import DURATION, NETWORK, PORT, SIZE, WHOLE_SECONDS
+from trigear.cli.store import parse_store, store_plan
+from trigear.cli.values import DURATION, NETWORK, PORT, SIZE, WHOLE_SECONDS, Kind
 from trigear.engine.config import (
     EngineConfig,
     FunctionSettings,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 GEARMAND_FACE: Final = "gearmand-2"
-STORES: Final = ("memory",)
+STORE: Final = Kind("store", parse_store)
 AUTHENTICATIONS: Final = ("none",)
 DEFAULTS: Final = ServerConfig()
 KEEPALIVE: Final = Keepalive()
@@ -139,10 +140,17 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
 )
 @click.option(
     "--store",
-    default="memory",
+    type=STORE,
+    default="sqlite",
     metavar="STORE",
-    callback=one_of_those_here("store", STORES),
-    help="Where background jobs are kept. In memory they are gone when the server stops.",
+    help="Where background jobs are kept: sqlite (in the state directory), sqlite:///PATH, or"
+    " memory, where they are gone when the server stops.",
+)
+@click.option(
+    "--state-dir",
+    metavar="DIR",
+    help="Where the server keeps its files. Default: $STATE_DIRECTORY, trigear in"
+    " $XDG_STATE_HOME, /var/lib/trigear for root, else ~/.local/state/trigear.",
 )
 @click.option(
     "-j",
@@ -306,6 +314,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
     arguments: tuple[str, ...] = ctx.meta["trigear.arguments"]
     return Plan(
         config=config,
+        store=store_plan(given["store"], given["state_dir"], folder),
         log=log,
         pid_file=PidFileSettings(absolute(pid_file, folder)) if pid_file else None,
         daemon=given["daemon"],
@@ -323,15 +332,15 @@ def functions_of(ctx: click.Context) -> Mapping[bytes, FunctionSettings]:
     return found
 
 
-def reread(arguments: Sequence[str], path: str | None, folder: str) -> ServerConfig:
-    """The configuration that the same command line gives now that the file may have changed.
+def reread(arguments: Sequence[str], path: str | None, folder: str) -> Plan:
+    """What the same command line asks for now that the file may have changed.
 
     Raises:
         ConfigError, click.ClickException: the file cannot be used any more.
     """
     again = [*arguments, "--config", path] if path is not None else list(arguments)
     with server_command.make_context("server", again, obj=Manners()) as ctx:
-        return plan_of(ctx, folder).config
+        return plan_of(ctx, folder)
 
 
 def at(folder: str, address: str) -> str:

@@ -54,11 +54,14 @@ async def opened(
 
 async def load(
     store: Store, engine: Engine, limiter: trio.CapacityLimiter, *, own_process: bool
-) -> None:
+) -> int:
     """Give the engine every job that the store holds, a page at a time.
 
     ``own_process`` says whether garbage collection is this server's own affair: what is loaded
     stays and is never looked at again.
+
+    Returns:
+        How many there were.
 
     Raises:
         StoreUnusable: they cannot be read.
@@ -83,3 +86,4 @@ async def load(
         log.info("loaded %d jobs in %.1f s", jobs, trio.current_time() - start)
     if engine.spoilt:
         log.error("%d rows of the store are no jobs; they stay there", engine.spoilt)
+    return jobs

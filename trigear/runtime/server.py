@@ -77,6 +77,8 @@ class Server:
         self._config = config
         self.addresses = tuple(addresses)
         """What the server listens at, as `host:port`, `[host]:port` or `unix:path`."""
+        self.restored = 0
+        """How many jobs the store had at the start."""
         self.drain_asked = trio.Event()
         self.stopped = trio.Event()
         self.failure: Exception | None = None
@@ -156,11 +158,13 @@ async def _serve(
     term = tenure.term
     mint = HandleMint(config.engine.handle_prefix, tenure.key, term << TERM_SHIFT)
     engine = Engine(config.engine, mint, now(), durable=store is not None, term=term)
+    restored = 0
     if store is not None:
-        await load(store, engine, limiter, own_process=own_process)
+        restored = await load(store, engine, limiter, own_process=own_process)
     hub = Hub(engine, _collector() if own_process else _nothing)
     addresses = [address_text(sock) for sock in sockets]
     server = Server(engine, hub, addresses, config)
+    server.restored = restored
     timer = _Timer(engine, hub)
     committer = None if store is None else Committer(engine, store, hub.flush, limiter)
 

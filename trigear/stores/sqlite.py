@@ -467,8 +467,9 @@ def _code(error: sqlite3.Error) -> int:
 def _reason(error: Exception) -> str:
     """What went wrong and what to do, for people."""
     if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
         text = str(error.strerror).lower()
-        return f"{text}; let this user write to the folder, or name another place"
+        return f"{place}{text}; let this user write there, or name another place"
     match _code(error) if isinstance(error, sqlite3.Error) else -1:
         case sqlite3.SQLITE_FULL:
             return "the disk is full; make room"

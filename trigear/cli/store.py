@@ -1,0 +1,140 @@
+"""Which store a command line asks for, and where its file is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+from trigear.cli.report import Failure, Status
+
+if TYPE_CHECKING:
+    from trigear.cli.process import Identity
+    from trigear.stores.base import Store
+
+MEMORY: Final = "memory"
+SQLITE: Final = "sqlite"
+SQLITE_URL: Final = "sqlite://"
+FILE: Final = "jobs.sqlite3"
+"""The database's name in the state directory."""
+
+SYSTEM_FOLDER: Final = "/var/lib/trigear"
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlan:
+    """Where background jobs are kept: in the file ``path``, or in memory if there is none.
+
+    ``folder`` is the state directory if the file is in it: that is made, other folders are not.
+    """
+
+    path: str | None = None
+    folder: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is None:
+            return "memory (queued jobs do not survive a stop)"
+        return f"sqlite {self.path}"
+
+    def check(self) -> None:
+        """See whether the file could be written, and change nothing.
+
+        Raises:
+            Failure: it could not.
+        """
+        place = self.path
+        while place is not None:
+            if os.path.exists(place):
+                self._refuse_unwritable(place)
+                return
+            if place != self.path and self.folder is None:
+                raise self._failure(place, "no such directory", Status.NO)
+            place = os.path.dirname(place)
+
+    def _refuse_unwritable(self, place: str) -> None:
+        if place != self.path and not os.path.isdir(place):
+            raise self._failure(place, "not a directory", Status.NO)
+        if not os.access(place, os.W_OK | (os.X_OK if os.path.isdir(place) else 0)):
+            raise self._failure(place, "this user may not write there", Status.NOT_ALLOWED)
+
+    def prepare(self, user: Identity | None) -> None:
+        """Make the state directory if it is needed and not there; whoever is to use it gets it.
+
+        Raises:
+            Failure: that does not work.
+        """
+        if self.folder is None:
+            return
+        try:
+            os.makedirs(os.path.dirname(self.folder), exist_ok=True)
+            try:
+                os.mkdir(self.folder, 0o700)
+            except FileExistsError:
+                if not os.path.isdir(self.folder):
+                    raise
+            else:
+                if user is not None:
+                    os.chown(self.folder, user.uid, user.gid)
+        except OSError as error:
+            status = Status.NOT_ALLOWED if isinstance(error, PermissionError) else Status.NO
+            raise self._failure(self.folder, str(error.strerror).lower(), status) from error
+
+    def _failure(self, place: str, problem: str, status: int) -> Failure:
+        remedy = (
+            "name another file" if self.folder is None else "name another place with --state-dir"
+        )
+        return Failure(f"store: {place}: {problem}; {remedy}", status)
+
+    def build(self) -> Store | None:
+        """The store, not yet opened; None for memory."""
+        if self.path is None:
+            return None
+        from trigear.stores.sqlite import SqliteStore
+
+        return SqliteStore(self.path)
+
+
+def parse_store(value: object) -> str:
+    """`memory`, `sqlite` or `sqlite:///PATH`, as they are.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    text = str(value)
+    if text in {MEMORY, SQLITE}:
+        return text
+    if text.startswith(SQLITE_URL):
+        path = unquote(text.removeprefix(SQLITE_URL))
+        if not path.startswith("/") or path.endswith("/") or "\0" in path:
+            raise ValueError(f"'{text}' names no file: write {SQLITE_URL}/path/to/{FILE}")
+        return text
+    raise ValueError(
+        f"'{text}' is no store of this version: write {SQLITE}, {SQLITE_URL}/path/to/{FILE} or"
+        f" {MEMORY}"
+    )
+
+
+def store_plan(store: str, state_dir: str | None, folder: str) -> StorePlan:
+    """What `--store` and `--state-dir` ask for; relative paths begin in ``folder``."""
+    if store == MEMORY:
+        return StorePlan()
+    if store != SQLITE:
+        path = unquote(store.removeprefix(SQLITE_URL))
+        return StorePlan("/" + os.path.normpath(path).lstrip("/"))
+    state = os.path.normpath(os.path.join(folder, state_dir or usual_folder()))
+    return StorePlan(os.path.join(state, FILE), state)
+
+
+def usual_folder() -> str:
+    """The state directory if nobody names one."""
+    # systemd gives a list if the service has several.
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return given
+    home = os.environ.get("XDG_STATE_HOME")
+    if not home:
+        if os.geteuid() == 0:
+            return SYSTEM_FOLDER
+        home = os.path.expanduser("~/.local/state")
+    return os.path.join(home, "trigear")
