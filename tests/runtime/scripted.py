@@ -42,21 +42,30 @@ class Recorder(ServerConnection):
 
 
 class ScriptedServer:
-    """The far end of a connection: hears requests one by one, says what it is told to."""
+    """The far end of a connection: hears requests one by one, says what it is told to.
+
+    Heartbeats come whenever they come; they are in ``beats``, in milliseconds, and not heard.
+    """
 
     def __init__(self, stream: trio.StapledStream) -> None:
         self.stream = stream
+        self.beats: list[int] = []
         self._machine = Recorder()
 
     async def hears(self) -> Heard:
         """The next request: its name and arguments. ("end",) when the other side has closed."""
-        while not self._machine.heard:
+        while True:
+            while self._machine.heard:
+                said = self._machine.heard.popleft()
+                if said[0] != "HEARTBEAT":
+                    return said
+                assert isinstance(said[1], bytes)
+                self.beats.append(int(said[1]))
             data = await self.stream.receive_some()
             if not data:
                 return ("end",)
             self._machine.receive(bytes(data))
             assert self._machine.closing is None
-        return self._machine.heard.popleft()
 
     async def expects(self, *requests: Heard) -> None:
         """The next requests must be these."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def test_jobs_go_round_over_tcp_and_unix_sockets(tmp_path: Path) -> None:
-    worker = Worker(max_jobs=8, client_id="reverser")
+    worker = Worker(max_jobs=8, name="reverser")
 
     @worker.function("reverse")
     async def reverse(job: WorkerJob) -> bytes:

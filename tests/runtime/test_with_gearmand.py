@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.peers
 async def test_jobs_go_round(gearmand_c: ForeignServer) -> None:
-    worker = Worker(max_jobs=4, client_id="reverser")
+    worker = Worker(max_jobs=4, name="reverser")
 
     @worker.function("reverse")
     async def reverse(job: WorkerJob) -> bytes:
@@ -56,7 +56,7 @@ async def test_jobs_go_round(gearmand_c: ForeignServer) -> None:
             await client.submit("fail", b"", priority=Priority.HIGH)
         assert caught.value.data == b"ValueError: as it should"
         handle = await client.submit_background("nobody does this", b"", unique="u")
-        assert (await client.job_status(handle)).known
+        assert (await client.status(handle)).known
         assert await client.admin(f"cancel job {handle.decode()}") == ["OK"]
         with pytest.raises(Refused, match="UNKNOWN_JOB"):
             await client.admin("cancel job H:none:1")

@@ -50,9 +50,11 @@ async def work(address: str, folder: Path) -> None:
     """Do jobs until the server goes away."""
     import trio
 
+    from trigear.runtime.address import parse_address
+    from trigear.runtime.link import open_stream
     from trigear.runtime.worker import Worker
 
-    worker = Worker(client_id=f"demo-{os.getpid()}")
+    worker = Worker(name=f"demo-{os.getpid()}")
 
     @worker.function("count")
     async def count(job: WorkerJob) -> bytes:
@@ -82,7 +84,18 @@ async def work(address: str, folder: Path) -> None:
         part.write_bytes(zlib.compress(document))
         part.replace(path)
 
-    await worker.run(address)
+    place = parse_address(address)
+    connected = False
+
+    async def connect_once() -> trio.abc.Stream:
+        nonlocal connected
+        if connected:
+            sys.exit(0)  # the server was there for the demo, and is gone
+        stream = await open_stream(place)
+        connected = True
+        return stream
+
+    await worker.run(connect_once)
 
 
 def main() -> int:

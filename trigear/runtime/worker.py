@@ -1,4 +1,4 @@
-"""Do jobs: handlers written for Trio, several jobs at once, on one connection.
+"""Do jobs: handlers of four kinds, several jobs at once, on several servers.
 
 ::
 
@@ -9,7 +9,17 @@
         await job.status(1, 2)
         return job.workload[::-1]
 
-    await worker.run("localhost:4730")
+    await worker.run(["a.example:4730", "b.example:4730"])
+
+===========================  ======================================================================
+a handler that is            runs
+===========================  ======================================================================
+an `async def` function      as a task on Trio
+a plain function             in a thread; its job is a :class:`BlockingJob`
+`async def`, registered      as a task on one asyncio loop, which the worker runs inside Trio; its
+with ``asyncio=True``        job is an :class:`AsyncioJob`
+``program([...])``           as a program, once per job
+===========================  ======================================================================
 
 What the server hears of a job's end:
 
@@ -17,329 +27,459 @@ What the server hears of a job's end:
 the handler                      the server hears
 ===============================  ==================================================================
 returns bytes, or nothing        WORK_COMPLETE
-raises, or returns what is       WORK_EXCEPTION with the exception's name and text, and nothing
-neither                          after it
-is cancelled at its timeout      nothing: the same timeout is running at the server, which gives
-                                 the job to somebody else
+raises JobFailed                 WORK_FAIL
+raises anything else, or         WORK_EXCEPTION with the exception's name and text, and nothing
+returns what is neither          after it
+is cancelled at its timeout      JOB_RELEASE: others will do it. A server without extended mode: the
+                                 connection closes, which says the same
 is cancelled from outside        nothing: the connection closes, and the server gives the job to
                                  somebody else; a failure would lose it
 ===============================  ==================================================================
 
-Being cancelled: :meth:`Worker.run` cancels its handlers, sends what is queued for at most two
-seconds and closes the connection. In a handler, ``job.status``, ``job.data`` and ``job.warning``
-have queued what they were given before they can be cancelled.
+Being cancelled: :meth:`Worker.run` cancels its handlers, waits for them, sends what is queued for
+at most two seconds and closes its connections. In a handler, ``job.status``, ``job.data`` and
+``job.warning`` have queued what they were given before they can be cancelled. A thread is left to
+itself, its answer is dropped.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import math
 import os
 import platform
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, TypeVar
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from trigear.errors import ConnectionLost, Refused, TrigearError
-from trigear.protocol import events
-from trigear.protocol.worker import State, WorkerConnection
+from trigear.errors import ConnectionLost
+from trigear.protocol.worker import WorkerConnection
 from trigear.runtime.address import Address, parse_address
-from trigear.runtime.link import Link, hidden_nursery, open_link, open_stream
-from trigear.runtime.values import again, as_data, as_name
+from trigear.runtime.backoff import Backoff
+from trigear.runtime.job import BlockingJob, WorkerJob, text
+from trigear.runtime.link import hidden_nursery, open_link, open_stream
+from trigear.runtime.program import Program, program
+from trigear.runtime.shift import Crew, Function, Lane, Shift
+from trigear.runtime.threads import in_thread
+from trigear.runtime.values import as_name
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from trigear.runtime.shift import Call
+
+__all__ = [
+    "BlockingJob",
+    "Program",
+    "Worker",
+    "WorkerJob",
+    "WorkerStatistics",
+    "program",
+]
 
 log: Final = logging.getLogger("trigear.worker")
 
-LEAST_TIMEOUT_MS: Final = 1000
-"""Servers raise shorter timeouts to this."""
+GREETING_SECONDS: Final = 10.0
+"""How long a server may take to answer the first question."""
 
+HEARTBEAT_SECONDS: Final = 20.0
+"""How often a server in extended mode is told that the worker lives. It gives up after three."""
 
-class WorkerJob:
-    """One job, as its handler sees it.
+Handler = Callable[[Any], Awaitable[bytes | None] | bytes | None]
+"""A handler of any kind; the argument is the job as that kind sees it."""
 
-    ``workload`` is what was submitted; ``function``, ``handle`` and ``unique`` are its names.
-    """
+AnyHandler = TypeVar("AnyHandler", bound=Callable[[Any], Any])
 
-    __slots__ = ("_link", "function", "handle", "unique", "workload")
+Opener = Callable[[], Awaitable[trio.abc.Stream]]
+"""Opens a stream to a server, or raises ConnectionLost."""
 
-    def __init__(self, link: Link[WorkerConnection], assigned: events.Assigned) -> None:
-        self._link = link
-        self.function = assigned.function
-        self.handle = assigned.handle
-        self.unique = assigned.unique
-        self.workload = assigned.workload
-
-    def __repr__(self) -> str:
-        return f"<job {_text(self.handle)} of function {_text(self.function)}>"
-
-    async def status(self, numerator: int, denominator: int) -> None:
-        """Say how far the job has got.
-
-        Raises:
-            ConnectionLost: the connection broke. The handler will be cancelled.
-            LocalProtocolError: the job is over, or a number is negative.
-
-        Cancellation: it is said nevertheless.
-        """
-        self._link.machine.work_status(self.handle, numerator, denominator)
-        await self._sent()
-
-    async def data(self, data: bytes) -> None:
-        """Send a part of the result to those who wait for the job.
-
-        Raises:
-            ConnectionLost: the connection broke. The handler will be cancelled.
-            LocalProtocolError: the job is over.
-
-        Cancellation: it is sent nevertheless.
-        """
-        self._link.machine.work_data(self.handle, as_data(data))
-        await self._sent()
-
-    async def warning(self, data: bytes) -> None:
-        """Send a warning to those who wait for the job.
-
-        Raises:
-            ConnectionLost: the connection broke. The handler will be cancelled.
-            LocalProtocolError: the job is over.
-
-        Cancellation: it is sent nevertheless.
-        """
-        self._link.machine.work_warning(self.handle, as_data(data))
-        await self._sent()
-
-    async def _sent(self) -> None:
-        self._link.kick()
-        await self._link.taken()
-
-
-Handler = Callable[[WorkerJob], Awaitable[bytes | None]]
-AnyHandler = TypeVar("AnyHandler", bound=Handler)
+Server = str | Address | Opener
 
 
 @dataclass(frozen=True, slots=True)
-class _Function:
-    handler: Handler
-    timeout: float | None
+class WorkerStatistics:
+    """What a worker is doing, and has done since :meth:`Worker.run` was called.
+
+    ``connections`` counts those on which functions are announced; ``running`` the jobs held at the
+    moment. Of the others ``released`` were given back unharmed, ``lost`` had an end of which no
+    server could be told or wanted to be.
+    """
+
+    connections: int = 0
+    running: int = 0
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    raised: int = 0
+    released: int = 0
+    lost: int = 0
 
 
 class Worker:
     """A set of functions, and the will to do their jobs.
 
     Args:
-        max_jobs: how many jobs it does at once on a connection.
-        client_id: what the server calls it in its list of workers, one word; by default the name
-            of the machine and the number of the process.
+        max_jobs: how many jobs it does at once.
+        name: what servers call it in their lists of workers, one word; by default the name of the
+            machine and the number of the process.
+        heartbeat: seconds between the signs of life that a server in extended mode gets; it gives
+            the jobs to others when three are missing. None: none.
 
     Raises:
-        ValueError: ``max_jobs`` is less than one.
+        ValueError: one of them cannot be used.
     """
 
-    def __init__(self, *, max_jobs: int = 1, client_id: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_jobs: int = 1,
+        name: str | None = None,
+        heartbeat: float | None = HEARTBEAT_SECONDS,
+    ) -> None:
         if max_jobs < 1:
             raise ValueError(f"max_jobs={max_jobs}: a worker does at least one job at a time")
+        if name is not None and (not name or any(not char.isprintable() for char in name)):
+            raise ValueError(f"name={name!r}: one word is needed")
+        if name is not None and " " in name:
+            raise ValueError(f"name={name!r}: one word is needed, without blanks")
+        if heartbeat is not None and not 0 < heartbeat < math.inf:
+            raise ValueError(f"heartbeat={heartbeat}: not a positive number of seconds")
         self.max_jobs = max_jobs
-        self.client_id = client_id or f"{platform.node() or 'worker'}-{os.getpid()}"
-        self._functions: dict[bytes, _Function] = {}
+        self.name = name or f"{platform.node() or 'worker'}-{os.getpid()}"
+        self.heartbeat = heartbeat
+        self._functions: dict[bytes, Function] = {}
+        self._limiter = trio.CapacityLimiter(max_jobs)
+        self._aio: ModuleType | None = None
+        self._crew: Crew | None = None
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(text, self._functions)) or "no functions"
+        return f"<worker {self.name}: {names}>"
 
     def function(
-        self, name: str | bytes, *, timeout: float | None = None
+        self,
+        name: str | bytes,
+        *,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        asyncio: bool = False,
     ) -> Callable[[AnyHandler], AnyHandler]:
-        """Make the decorated coroutine function the handler of a function.
+        """Make the decorated function the handler of a function.
 
         It is returned unchanged. See :meth:`register`.
         """
 
         def decorate(handler: AnyHandler) -> AnyHandler:
-            self.register(name, handler, timeout=timeout)
+            self.register(name, handler, timeout=timeout, concurrency=concurrency, asyncio=asyncio)
             return handler
 
         return decorate
 
     def register(
-        self, name: str | bytes, handler: Handler, *, timeout: float | None = None
+        self,
+        name: str | bytes,
+        handler: Handler,
+        *,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        asyncio: bool = False,
     ) -> None:
         """Make ``handler`` the handler of a function.
 
         Args:
             name: what clients call the function.
-            handler: ``async def handler(job: WorkerJob) -> bytes``.
-            timeout: seconds after which the handler is cancelled and the server gives the job to
-                somebody else. Servers count less than one as one.
+            handler: called with the job; returns bytes, or None for an empty result.
+            timeout: seconds after which the handler is cancelled and the job given back, for
+                others to do.
+            concurrency: how many jobs of this function are done at once, within ``max_jobs``.
+            asyncio: whether the handler is written for asyncio; needs the package trio-asyncio.
 
         Raises:
-            TypeError: the handler is not a coroutine function.
-            ValueError: the function has a handler already, or the timeout is not positive.
+            TypeError: the handler cannot be called, or is no `async def` though it is for asyncio.
+            ValueError: the function has a handler already, or the name or a number is no good.
+            ImportError: trio-asyncio is not installed.
         """
         function = as_name(name)
-        if not (
-            inspect.iscoroutinefunction(handler)
-            or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
-        ):
-            raise TypeError(f"the handler of {_text(function)} must be an `async def` function")
+        if not function or b"\0" in function:
+            raise ValueError(f"function {name!r}: a name without NUL is needed")
         if function in self._functions:
-            raise ValueError(f"{_text(function)} has a handler already")
+            raise ValueError(f"{text(function)} has a handler already")
         if timeout is not None and not 0 < timeout < math.inf:
-            raise ValueError(f"timeout={timeout} of {_text(function)}: not a positive number")
-        self._functions[function] = _Function(handler, timeout)
+            raise ValueError(f"timeout={timeout} of {text(function)}: not a positive number")
+        if concurrency is not None and concurrency < 1:
+            raise ValueError(
+                f"concurrency={concurrency} of {text(function)}: not a positive number"
+            )
+        call = self._call_for(text(function), handler, asyncio)
+        self._functions[function] = Function(call, timeout, concurrency)
+
+    def _call_for(self, name: str, handler: Handler, asyncio: bool) -> Call:
+        if not callable(handler):
+            raise TypeError(f"the handler of {name} cannot be called: {handler!r}")
+        coroutine = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+            getattr(handler, "__call__", None)  # noqa: B004
+        )
+        if asyncio:
+            if not coroutine:
+                raise TypeError(f"the handler of {name} is for asyncio: make it `async def`")
+            if self._aio is None:
+                self._aio = import_aio()
+            call: Call = self._aio.from_asyncio(handler)
+            return call
+        if coroutine:
+            return handler  # type: ignore[return-value]
+        return in_thread(handler, self._limiter)  # type: ignore[arg-type]
 
     async def run(
         self,
-        address: str | Address,
+        servers: Server | Sequence[Server],
         *,
+        total: int | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Connect to a server and do jobs until cancelled.
+        """Connect to servers and do jobs, until cancelled or drained.
+
+        A connection that breaks or cannot be made is tried again, after a wait that grows with
+        the number of failures and is drawn by lot; what is the matter is logged.
 
         Args:
-            address: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`.
-            task_status: for ``nursery.start``, which returns when the functions are announced.
+            servers: one or several, each `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]`,
+                `unix:PATH`, an :class:`Address`, or an async function that opens a stream.
+            total: how many jobs it does before it drains by itself; None: any number.
+            task_status: for ``nursery.start``, which returns when the functions are announced at
+                one of the servers.
 
         Raises:
-            ConnectionLost: nobody answers there, or the connection broke. Its handlers were
-                cancelled.
-            Refused: the server hands out no jobs to this worker.
-            ConfigError: this is no address.
+            Refused: a server hands out no jobs to this worker.
+            ConfigError: an address is none.
+            ValueError: there is no server, or no function, or ``total`` is less than one.
+            RuntimeError: this worker runs already.
 
         Cancellation: handlers are cancelled, and their jobs go to others.
         """
-        where = parse_address(address) if isinstance(address, str) else address
-        stream = await open_stream(where)
-        await self.run_over(stream, name=str(where), task_status=task_status)
+        places = places_of(servers)
+        if not self._functions:
+            raise ValueError("this worker has no functions: register one first")
+        if total is not None and total < 1:
+            raise ValueError(f"total={total}: a worker does at least one job")
+        if self._crew is not None:
+            raise RuntimeError(f"{self!r} runs already")
+        crew = self._crew = Crew(
+            self._functions, self.max_jobs, as_name(self.name), self.heartbeat, total
+        )
+        try:
+            async with AsyncExitStack() as stack:
+                if self._aio is not None:
+                    await stack.enter_async_context(self._aio.open_loop())
+                await _work(crew, places, task_status)
+        finally:
+            self._crew = None
+        if crew.failure is not None:
+            raise crew.failure
 
-    async def run_over(
-        self,
-        stream: trio.abc.Stream,
-        *,
-        name: str = "the server",
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """As :meth:`run`, over a stream that leads to the server already; closes it.
+    def drain(self, grace: float = math.inf) -> None:
+        """Begin no job any more; :meth:`run` returns when those that run have ended.
 
-        ``name`` is what the server is called in errors.
+        Jobs that have not ended after ``grace`` seconds are cancelled and given back, for others to
+        do. Does nothing where the worker does not run. May be called again with another grace: the
+        earliest end counts.
         """
-        shift = _Shift(self._functions, self.max_jobs)
+        if self._crew is not None:
+            self._crew.drain(grace)
+
+    async def wait_draining(self) -> None:
+        """Wait until the running worker begins to drain, whoever asked for it.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        if self._crew is None:
+            raise RuntimeError(f"{self!r} does not run")
+        await self._crew.draining.wait()
+
+    def statistics(self) -> WorkerStatistics:
+        """What it is doing and has done; zeros where it does not run."""
+        crew = self._crew
+        if crew is None:
+            return WorkerStatistics()
+        counts = crew.counts
+        return WorkerStatistics(
+            connections=len(crew.shifts),
+            running=sum(shift.jobs for shift in crew.shifts),
+            started=counts.started,
+            completed=counts.completed,
+            failed=counts.failed,
+            raised=counts.raised,
+            released=counts.released,
+            lost=counts.lost,
+        )
+
+
+def import_aio() -> ModuleType:
+    """The module for handlers written for asyncio.
+
+    Raises:
+        ImportError: trio-asyncio is missing.
+    """
+    try:
+        return importlib.import_module("trigear.runtime.aio")
+    except ModuleNotFoundError as error:
+        if error.name != "trio_asyncio":
+            raise
+        raise ImportError(
+            "handlers for asyncio need the package trio-asyncio: pip install 'trigear[asyncio]'"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A server: how to get there, and what it is called."""
+
+    name: str
+    open: Opener
+
+
+def places_of(servers: Server | Sequence[Server]) -> list[_Place]:
+    """The servers, each to be connected to.
+
+    Raises:
+        ConfigError: an address is none.
+        ValueError: there is none at all.
+    """
+    several = [servers] if isinstance(servers, str | Address) or callable(servers) else servers
+    if not several:
+        raise ValueError("no server to work for")
+    return [_place(server) for server in several]
+
+
+def _place(server: Server) -> _Place:
+    if not isinstance(server, str | Address):
+        return _Place("the server", server)
+    address = parse_address(server) if isinstance(server, str) else server
+    return _Place(str(address), lambda: open_stream(address))
+
+
+async def _work(crew: Crew, places: list[_Place], task_status: trio.TaskStatus[None]) -> None:
+    lanes = crew.lanes()
+    started = False
+
+    def announced(place: _Place) -> None:
+        nonlocal started
+        if not started and all(post.announced for post in posts if post.place is place):
+            started = True
+            task_status.started()
+
+    async with hidden_nursery() as crew.jobs:
+        async with hidden_nursery() as nursery:
+            posts = [
+                _Post(crew, place, lane, nursery, announced) for place in places for lane in lanes
+            ]
+            crew.keepers = len(posts)
+            for post in posts:
+                nursery.start_soon(post.keep)
+            await crew.over.wait()
+            nursery.cancel_scope.cancel()
+        # What is left are threads that cannot be stopped.
+        crew.jobs.cancel_scope.cancel()
+
+
+@dataclass(eq=False, slots=True)
+class _Post:
+    """One lane at one server: keeps a connection, and more where each carries only one job."""
+
+    crew: Crew
+    place: _Place
+    lane: Lane
+    nursery: trio.Nursery
+    on_announced: Callable[[_Place], object]
+    announced: bool = False
+    opening: bool = False
+    shifts: list[Shift] = field(default_factory=list)
+    backoff: Backoff = field(default_factory=lambda: Backoff(random.random))
+
+    async def keep(self) -> None:
+        """Work here, again after every loss, until the worker drains."""
+        while not self.crew.draining.is_set():
+            lost = await self._connect()
+            if lost is None or self.crew.draining.is_set():
+                continue
+            wait = self.backoff.next()
+            log.warning("%s; trying again in %.1f s", lost, wait)
+            with trio.move_on_after(wait):
+                await self.crew.draining.wait()
+        self.crew.keepers -= 1
+        if not self.crew.keepers:
+            self.crew.over.set()
+
+    async def _help(self) -> None:
+        """Work here on one more connection, as long as it lasts."""
+        lost = await self._connect()
+        self.opening = False
+        if lost is not None:
+            log.info("%s; it was one of several", lost)
+        self.grow()
+        self.crew.keepers -= 1
+        if not self.crew.keepers:
+            self.crew.over.set()
+
+    def grow(self) -> None:
+        """Open another connection if those there are all busy."""
+        at_work = self.shifts and all(shift.alone and shift.busy for shift in self.shifts)
+        wanted = not (self.opening or self.crew.draining.is_set())
+        if at_work and wanted and len(self.shifts) < self.lane.limit:
+            self.opening = True
+            self.crew.keepers += 1
+            self.nursery.start_soon(self._help)
+
+    async def _connect(self) -> ConnectionLost | None:
+        """Connect and work until the connection ends; why it was lost, if it was."""
+        with self.crew.until_drained() as waiting:
+            try:
+                stream = await self.place.open()
+            except ConnectionLost as error:
+                return error
+        if waiting.cancelled_caught:
+            return None
+        return await self._work_over(stream)
+
+    async def _work_over(self, stream: trio.abc.Stream) -> ConnectionLost | None:
+        crew = self.crew
+        name = self.place.name
+        shift = Shift(crew, self.lane, self.grow)
         async with (
             open_link(
                 stream, WorkerConnection(), name, deliver=shift.deliver, ended=shift.end
             ) as link,
-            hidden_nursery() as jobs,
+            hidden_nursery() as heart,
         ):
+            shift.greet(link)
+            with crew.until_drained(), trio.move_on_after(GREETING_SECONDS) as patience:
+                await shift.greeted.wait()
+            if patience.cancelled_caught:
+                return ConnectionLost(f"{name} does not answer; is it a Gearman server?")
+            if link.failure is not None or crew.draining.is_set():
+                return link.failure
+            self.shifts.append(shift)
+            self.opening = False
             try:
-                shift.begin(link, jobs, as_name(self.client_id))
-                task_status.started()
+                shift.begin()
+                log.info("at work for %s", name)
+                heart.start_soon(shift.beat)
+                self.announced = True
+                self.backoff.reset()
+                self.on_announced(self.place)
                 await shift.over.wait()
-                jobs.cancel_scope.cancel()
             finally:
+                self.shifts.remove(shift)
                 shift.leave()
-        assert shift.failure is not None
-        raise shift.failure
-
-
-class _Shift:
-    """What a worker does on one connection, from the first word to the last."""
-
-    def __init__(self, functions: dict[bytes, _Function], max_jobs: int) -> None:
-        self.over = trio.Event()
-        self.failure: TrigearError | None = None
-        self._functions = functions
-        self._max_jobs = max_jobs
-        self._running = 0
-        self._leaving = False
-        self._link: Link[WorkerConnection]
-        self._jobs: trio.Nursery
-
-    def begin(self, link: Link[WorkerConnection], jobs: trio.Nursery, client_id: bytes) -> None:
-        """Announce the functions and ask for work."""
-        self._link, self._jobs = link, jobs
-        machine = link.machine
-        machine.set_client_id(client_id)
-        for name, function in self._functions.items():
-            if function.timeout is None:
-                machine.can_do(name)
-            else:
-                timeout_ms = math.ceil(function.timeout * 1000)
-                machine.can_do_timeout(name, max(timeout_ms, LEAST_TIMEOUT_MS))
-        self._grab()
-        link.kick()
-
-    def end(self, failure: TrigearError) -> None:
-        """Hear that this was all."""
-        if self.failure is None:
-            self.failure = again(failure) if isinstance(failure, ConnectionLost) else failure
-            self.over.set()
-
-    def leave(self) -> None:
-        """Begin nothing any more: what is assigned now goes to others when the link is closed."""
-        self._leaving = True
-
-    def deliver(self, event: events.Event) -> None:
-        if self._leaving:
-            return
-        match event:
-            case events.Assigned():
-                self._running += 1
-                self._jobs.start_soon(self._do, event)
-                self._grab()
-            case events.NoJob():
-                self._link.machine.sleep()
-            case events.Woken():
-                self._grab()
-            case events.Disowned():
-                log.warning(
-                    "the server did not take an answer, its job went to somebody else: %s",
-                    event.text,
-                )
-            case events.Refused():
-                self.end(Refused(event.code, event.text))
-            case _:
-                raise AssertionError(f"a worker asked for nothing that {event!r} answers")
-
-    def _grab(self) -> None:
-        """Ask for another job if there is room for one, and nothing else is under way."""
-        machine = self._link.machine
-        room = self._running < self._max_jobs and not self._leaving
-        if room and machine.state is State.AWAKE:
-            machine.grab()
-
-    async def _do(self, assigned: events.Assigned) -> None:
-        """Do one job. Raises nothing but cancellation from outside."""
-        machine = self._link.machine
-        job = WorkerJob(self._link, assigned)
-        function = self._functions.get(assigned.function)
-        if function is None:
-            log.error("%r was assigned, but was not offered", job)
-            machine.work_fail(job.handle)
-        else:
-            await self._call(function, job)
-        self._running -= 1
-        if self._link.failure is None:
-            self._grab()
-            self._link.kick()
-
-    async def _call(self, function: _Function, job: WorkerJob) -> None:
-        """Run a handler and queue what comes of it, without a moment in between in which finished
-        work could be cancelled."""
-        machine = self._link.machine
-        timeout = math.inf if function.timeout is None else function.timeout
-        with trio.move_on_after(timeout):
-            try:
-                result = await function.handler(job)
-                answer = b"" if result is None else as_data(result)
-            except Exception as error:
-                log.warning("%r raised", job, exc_info=error)
-                if self._link.failure is None:
-                    says = f"{type(error).__name__}: {error}"
-                    machine.work_exception(job.handle, says.encode("utf-8", "backslashreplace"))
-            else:
-                if self._link.failure is None:
-                    machine.work_complete(job.handle, answer)
-            return
-        log.warning("%r took longer than %g s and was cancelled", job, timeout)
-        machine.forget(job.handle)
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
+                # Handlers that clean up under a shield may still answer.
+                with trio.CancelScope(shield=True):
+                    await shift.idle.wait()
+                heart.cancel_scope.cancel()
+        return link.failure

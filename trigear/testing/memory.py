@@ -187,6 +187,11 @@ class MemoryNetwork:
         """A new connection."""
         return MemoryStream(self.server.connect())
 
+    async def connect(self) -> MemoryStream:
+        """A new connection, for those who take a function that opens one."""
+        await trio.lowlevel.checkpoint()
+        return self.stream()
+
 
 @asynccontextmanager
 async def open_memory_server(config: EngineConfig | None = None) -> AsyncIterator[MemoryNetwork]:

@@ -1,0 +1,503 @@
+"""What a worker does on one connection, and the limits that all its connections share.
+
+Theory of operation. The functions of a worker are sorted into *lanes*: one for all that have no
+limit of their own, one for each that has. A lane has a connection of its own to every server, so
+that it can stop grabbing while others go on: taking a function back instead would take its running
+jobs away on gearmand. A grab takes a place in its lane and in the worker; a job keeps the place
+until its handler has ended, NO_JOB gives it back, and a connection that finds no place stands in
+line until one is free.
+
+How a job that does not end by itself is handed back depends on the server:
+
+============================  ======================================  ============================
+                              server in extended mode                 any other
+============================  ======================================  ============================
+its deadline passes           JOB_RELEASE `deadline`                  the connection is closed
+the worker drains too long    JOB_RELEASE `drain`                     the connection is closed
+the server says it timed out  JOB_RELEASE `deadline`, the answer owed (does not happen)
+the server says it was        nothing                                 (does not happen)
+cancelled
+the worker is cancelled       the connection is closed                the connection is closed
+============================  ======================================  ============================
+
+Closing takes all jobs of a connection along. So where a server is not in extended mode and a
+function of the lane has a timeout, a connection carries one job at a time, and the lane opens
+another connection whenever all are busy. Such servers are not told of the timeout either:
+gearmand's timer outlives the job it was set for, and does harm when it fires.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trigear.errors import ConnectionLost, JobFailed, Refused, TrigearError
+from trigear.protocol import events
+from trigear.protocol.worker import State, WorkerConnection
+from trigear.runtime.job import WorkerJob
+from trigear.runtime.values import as_data
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trigear.runtime.link import Link
+
+log: Final = logging.getLogger("trigear.worker")
+
+SLACK: Final = 1.0
+"""Seconds by which the server's timeout is longer than the worker's: it is there for workers that
+hang, and shall not race with the release of those that do not."""
+
+LEAST_TIMEOUT_MS: Final = 1000
+"""Servers raise shorter timeouts to this."""
+
+Call = Callable[[WorkerJob], Awaitable[bytes | None]]
+"""A handler of whatever kind, to be called on Trio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function and how it is done; times in seconds."""
+
+    call: Call
+    timeout: float | None = None
+    concurrency: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """Functions that share a limit and their connections."""
+
+    functions: Mapping[bytes, Function]
+    limit: int
+    taken: int = 0
+
+    @property
+    def timed(self) -> bool:
+        """Whether a job of it may have to be handed back while others run."""
+        return any(function.timeout is not None for function in self.functions.values())
+
+
+@dataclass(slots=True)
+class Counts:
+    """How the jobs of a worker have ended so far."""
+
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    raised: int = 0
+    released: int = 0
+    lost: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Crew:
+    """What all connections of a running worker share.
+
+    ``total`` is how many jobs it may begin in its life; None for any number. ``over`` is set when
+    it shall end, because of ``failure`` or because nobody is at work any more.
+    """
+
+    functions: Mapping[bytes, Function]
+    max_jobs: int
+    name: bytes
+    heartbeat: float | None
+    total: int | None = None
+    counts: Counts = field(default_factory=Counts)
+    shifts: list[Shift] = field(default_factory=list)
+    draining: trio.Event = field(default_factory=trio.Event)
+    drained_by: float = math.inf
+    failure: TrigearError | None = None
+    over: trio.Event = field(default_factory=trio.Event)
+    keepers: int = 0
+    ending: bool = False
+    jobs: trio.Nursery = field(init=False)
+    _waits: set[trio.CancelScope] = field(default_factory=set)
+    _taken: int = 0
+    _begun: int = 0
+    _line: deque[Shift] = field(default_factory=deque)
+
+    def lanes(self) -> list[Lane]:
+        """The lanes of all functions."""
+        shared = {
+            name: function
+            for name, function in self.functions.items()
+            if function.concurrency is None
+        }
+        lanes = [Lane(shared, self.max_jobs)] if shared else []
+        return lanes + [
+            Lane({name: function}, min(function.concurrency, self.max_jobs))
+            for name, function in self.functions.items()
+            if function.concurrency is not None
+        ]
+
+    def take(self, shift: Shift) -> bool:
+        """Take a place for a job; if there is none, stand in line for it."""
+        lane = shift.lane
+        if self.draining.is_set() or self.ending:
+            return False
+        left = self.total is None or self._begun < self.total
+        if left and self._taken < self.max_jobs and lane.taken < lane.limit:
+            self._taken += 1
+            lane.taken += 1
+            self._begun += 1
+            return True
+        if shift not in self._line:
+            self._line.append(shift)
+        return False
+
+    def give(self, lane: Lane, *, unused: bool = False) -> None:
+        """Give a place back; ``unused`` if no job has begun on it. The next in line take it."""
+        self._taken -= 1
+        lane.taken -= 1
+        self._begun -= unused
+        line, self._line = self._line, deque()
+        for shift in line:
+            shift.grab()
+
+    def drain(self, grace: float) -> None:
+        """Begin no job any more; end when those that run have ended, or after the grace."""
+        self.drained_by = min(self.drained_by, trio.current_time() + grace)
+        self.draining.set()
+        for scope in self._waits:
+            scope.cancel()
+        for shift in list(self.shifts):
+            shift.drain()
+
+    @contextmanager
+    def until_drained(self) -> Iterator[trio.CancelScope]:
+        """Cancel the body when the worker drains: what waits for a server shall not hold it up."""
+        with trio.CancelScope() as scope:
+            if self.draining.is_set():
+                scope.cancel()
+            self._waits.add(scope)
+            try:
+                yield scope
+            finally:
+                self._waits.discard(scope)
+
+    def began(self) -> None:
+        """Note that a job was begun; the last one begins the end."""
+        self.counts.started += 1
+        if self.total is not None and self.counts.started >= self.total:
+            self.drain(math.inf)
+
+    def fail(self, failure: TrigearError) -> None:
+        """End the worker with this error."""
+        self.failure = self.failure or failure
+        self.over.set()
+
+
+class Held(WorkerJob):
+    """A job in the hands of a shift."""
+
+    __slots__ = ("deadline", "notice", "scope")
+
+    def __init__(self, assigned: events.Assigned, shift: Shift, timeout: float | None) -> None:
+        super().__init__(assigned, shift)
+        self.deadline = math.inf if timeout is None else trio.current_time() + timeout
+        self.scope = trio.CancelScope(deadline=self.deadline)
+        self.notice: str | None = None  # why the server does not want it any more
+
+
+class Shift:
+    """What a worker does on one connection, from the first word to the last.
+
+    ``over`` is set when the connection shall be left: because it broke, because everything is
+    done, or because closing it is the only way to hand a job back.
+    """
+
+    link: Link[WorkerConnection]
+
+    def __init__(self, crew: Crew, lane: Lane, need_another: Callable[[], object]) -> None:
+        self.lane = lane
+        self.crew = crew
+        self.need_another = need_another
+        self.greeted = trio.Event()
+        self.over = trio.Event()
+        self.idle = trio.Event()
+        self.alone = False
+        """Whether the connection carries one job at a time."""
+        self._held: set[Held] = set()
+        self._leaving = False
+        self._working = False  # between the greeting and the end
+
+    # Beginning and end
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs it holds."""
+        return len(self._held)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it holds jobs."""
+        return bool(self._held)
+
+    def greet(self, link: Link[WorkerConnection]) -> None:
+        """Say who this is, and ask who the server is; ``greeted`` tells when it has answered."""
+        self.link = link
+        self.link.machine.set_client_id(self.crew.name)
+        self.link.machine.extend()
+        self.link.kick()
+
+    def begin(self) -> None:
+        """Announce the functions and ask for work."""
+        machine = self.link.machine
+        self.alone = self.lane.timed and not machine.extended
+        for name, function in self.lane.functions.items():
+            if function.timeout is None or not machine.extended:
+                machine.can_do(name)
+            else:
+                timeout_ms = math.ceil((function.timeout + SLACK) * 1000)
+                machine.can_do_timeout(name, max(timeout_ms, LEAST_TIMEOUT_MS))
+        self._working = True
+        self.crew.shifts.append(self)
+        self.grab()
+        self.link.kick()
+
+    def drain(self) -> None:
+        """Begin nothing any more, and leave when nothing is left."""
+        if self.link.machine.extended:
+            # A server that keeps running jobs where they are shall not go on waking this worker.
+            self._unregister()
+        for job in self._held:
+            job.scope.deadline = min(job.deadline, self.crew.drained_by)
+        self._see_whether_done()
+
+    def end(self, failure: ConnectionLost) -> None:
+        """Hear that the connection broke."""
+        self.greeted.set()
+        self.over.set()
+
+    def leave(self) -> None:
+        """Begin nothing any more, and stop what runs: it goes to others when the link is closed.
+
+        ``idle`` tells when it has stopped.
+        """
+        self._leaving = True
+        if self in self.crew.shifts:
+            self.crew.shifts.remove(self)
+        if self._working and self.link.machine.state is State.GRABBING:
+            self.crew.give(self.lane, unused=True)
+        self._working = False
+        for job in self._held:
+            job.scope.cancel()
+        if not self._held:
+            self.idle.set()
+
+    async def beat(self) -> None:
+        """Tell the server again and again that this worker lives."""
+        interval = self.crew.heartbeat
+        if interval is None or not self.link.machine.extended:
+            return
+        while self.link.failure is None:
+            self.link.machine.heartbeat(math.ceil(interval * 1000))
+            self.link.kick()
+            await trio.sleep(interval)
+
+    def _unregister(self) -> None:
+        machine = self.link.machine
+        if machine.abilities and self.link.failure is None:
+            machine.reset()
+            self.link.kick()
+
+    def _see_whether_done(self) -> None:
+        idle = not self._held and self.link.machine.state is not State.GRABBING
+        if self.crew.draining.is_set() and self._working and idle:
+            self._unregister()
+            self.over.set()
+
+    # The cycle
+
+    def grab(self) -> None:
+        """Ask for another job if there is a place for one, and nothing else is under way."""
+        machine = self.link.machine
+        usable = self._working and self.link.failure is None and machine.state is State.AWAKE
+        if usable and not (self.alone and self._held) and self.crew.take(self):
+            machine.grab()
+            self.link.kick()
+
+    def deliver(self, event: events.Event) -> None:
+        if self._leaving:
+            return
+        match event:
+            case events.OptionSet() | events.Refused() if not self._working:
+                self.greeted.set()
+            case events.Assigned():
+                self._begin(event)
+            case events.NoJob():
+                self.crew.give(self.lane, unused=True)
+                if self.crew.draining.is_set():
+                    self._see_whether_done()
+                else:
+                    self.link.machine.sleep()
+            case events.Woken():
+                self.grab()
+            case events.Cancelled():
+                for job in self._held:
+                    if job.handle == event.handle:
+                        job.notice = event.reason
+                        job.scope.cancel()
+            case events.Disowned():
+                log.warning(
+                    "the server did not take an answer, its job went to somebody else: %s",
+                    event.text,
+                )
+            case events.Refused():
+                self.crew.give(self.lane, unused=True)
+                self.crew.fail(Refused(event.code, event.text))
+            case _:
+                raise AssertionError(f"a worker asked for nothing that {event!r} answers")
+
+    def _begin(self, assigned: events.Assigned) -> None:
+        machine = self.link.machine
+        function = self.lane.functions.get(assigned.function)
+        job = Held(assigned, self, None if function is None else function.timeout)
+        if function is None:
+            log.error("%r was assigned, but was not offered", job)
+            machine.work_fail(job.handle)
+            self.crew.give(self.lane, unused=True)
+            self.grab()
+        elif self.crew.draining.is_set() and machine.extended:
+            # It was on its way when the draining began.
+            machine.release(job.handle, b"drain")
+            self.crew.counts.released += 1
+            self.crew.give(self.lane, unused=True)
+            self._see_whether_done()
+        else:
+            self._held.add(job)
+            self.crew.began()
+            job.scope.deadline = min(job.deadline, self.crew.drained_by)
+            self.crew.jobs.start_soon(self._do, job, function)
+            if self.alone:
+                self.need_another()
+            else:
+                self.grab()
+
+    # Jobs
+
+    async def _do(self, job: Held, function: Function) -> None:
+        """Do one job. Raises nothing but what ends the program."""
+        try:
+            try:
+                await self._call(job, function.call)
+            finally:
+                job.over = True
+                self._held.discard(job)
+                if self._leaving and not self._held:
+                    self.idle.set()
+            if job.left_behind is not None:
+                await job.left_behind.wait()
+        except BaseException:
+            # The whole worker is cancelled, or the program ends: no time to begin anything.
+            self.crew.ending = True
+            raise
+        finally:
+            self.crew.give(self.lane)
+        self.grab()
+        self._see_whether_done()
+        self.link.kick()
+
+    async def _call(self, job: Held, call: Call) -> None:
+        """Run a handler and queue what comes of it, without a moment in between in which finished
+        work could be cancelled."""
+        with job.scope:
+            try:
+                result = await call(job)
+                answer = b"" if result is None else as_data(result)
+            except Exception as error:
+                if trio.current_effective_deadline() == -math.inf:
+                    # It stopped, in its own way.
+                    log.debug("%r raised when it was cancelled", job, exc_info=error)
+                    self._give_up(job)
+                else:
+                    self._raised(job, error)
+            else:
+                if self._answerable(job):
+                    self.link.machine.work_complete(job.handle, answer)
+                    self.crew.counts.completed += 1
+            return
+        self._give_up(job)
+
+    def _answerable(self, job: Held) -> bool:
+        if self.link.failure is None and job.notice is None:
+            return True
+        self.crew.counts.lost += 1
+        if job.notice is not None:
+            self._forget(job)
+        return False
+
+    def _raised(self, job: Held, error: Exception) -> None:
+        failed = isinstance(error, JobFailed) and error.handle in {b"", job.handle}
+        if failed:
+            log.info("%r failed", job)
+        else:
+            log.warning("%r raised", job, exc_info=error)
+        if not self._answerable(job):
+            return
+        if failed:
+            self.link.machine.work_fail(job.handle)
+            self.crew.counts.failed += 1
+        else:
+            says = f"{type(error).__name__}: {error}"
+            self.link.machine.work_exception(job.handle, says.encode("utf-8", "backslashreplace"))
+            self.crew.counts.raised += 1
+
+    def _give_up(self, job: Held) -> None:
+        """Hand back a job whose handler was cancelled."""
+        if job.notice is not None:
+            log.warning("%r was cancelled: the server says %s", job, job.notice)
+            self.crew.counts.lost += 1
+            self._forget(job)
+        elif self._leaving or self.link.failure is not None:
+            self.crew.counts.lost += 1
+        else:
+            late = job.deadline <= trio.current_time()
+            why = "took too long" if late else "did not end in time for the end of the worker"
+            log.warning("%r %s and was cancelled; others will do it", job, why)
+            self.crew.counts.released += 1
+            self._release(job, b"deadline" if late else b"drain")
+
+    def _forget(self, job: Held) -> None:
+        """Take leave of a job that the server has taken away."""
+        if self._leaving or self.link.failure is not None:
+            return
+        if job.notice == "timeout":
+            # The server waits for a sign that this worker is done with it.
+            self._release(job, b"deadline")
+        else:
+            self.link.machine.forget(job.handle)
+
+    def _release(self, job: Held, reason: bytes) -> None:
+        machine = self.link.machine
+        if machine.extended:
+            machine.release(job.handle, reason)
+        else:
+            machine.forget(job.handle)
+            self.over.set()
+
+    # What jobs say; see `trigear.runtime.job.Outlet`
+
+    def work_status(self, handle: bytes, numerator: int, denominator: int) -> None:
+        self.link.check()
+        self.link.machine.work_status(handle, numerator, denominator)
+
+    def work_data(self, handle: bytes, data: bytes) -> None:
+        self.link.check()
+        self.link.machine.work_data(handle, data)
+
+    def work_warning(self, handle: bytes, data: bytes) -> None:
+        self.link.check()
+        self.link.machine.work_warning(handle, data)
+
+    async def sent(self) -> None:
+        self.link.kick()
+        await self.link.taken()
