@@ -315,6 +315,13 @@ def test_front_door_lists_each_public_name_once_and_can_open_it() -> None:
     assert for_type_checkers == trigear._HOME
 
 
+def test_public_things_show_the_name_by_which_programs_import_them() -> None:
+    things = {name: getattr(trigear, name) for name in trigear._HOME}
+    assert {name: thing.__module__ for name, thing in things.items()} == dict.fromkeys(
+        trigear._HOME, "trigear"
+    ), "decorate them with trigear.model.public"
+
+
 def test_front_door_refuses_unknown_names_as_any_module_does() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         getattr(trigear, "nonsense")  # noqa: B009  a constant attribute would not type-check

@@ -43,48 +43,71 @@ if TYPE_CHECKING:
         TrigearInternalError,
     )
     from trigear.model import Priority
+    from trigear.protocol.events import Data, Status, Warning
+    from trigear.runtime.batch import Batch, Outcome
     from trigear.runtime.blocking import BlockingClient, connect_blocking
+    from trigear.runtime.client import Client, connect
+    from trigear.runtime.values import JobStatus
+    from trigear.runtime.waiting import Job
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "BlockingClient",
+    "Client",
     "ConfigError",
     "ConnectionLost",
+    "Data",
+    "Job",
     "JobError",
     "JobFailed",
     "JobLost",
     "JobRaised",
+    "JobStatus",
     "LocalProtocolError",
+    "Outcome",
     "Priority",
     "ProtocolError",
     "Refused",
     "RemoteProtocolError",
+    "Status",
     "StoreError",
     "TrigearError",
     "TrigearInternalError",
+    "Warning",
     "__version__",
+    "connect",
     "connect_blocking",
 ]
 
 # Public name -> module that defines it. Type checkers read the imports above instead; a test keeps
 # the two and __all__ in step.
 _HOME = {
+    "Batch": "trigear.runtime.batch",
     "BlockingClient": "trigear.runtime.blocking",
+    "Client": "trigear.runtime.client",
     "ConfigError": "trigear.errors",
     "ConnectionLost": "trigear.errors",
+    "Data": "trigear.protocol.events",
+    "Job": "trigear.runtime.waiting",
     "JobError": "trigear.errors",
     "JobFailed": "trigear.errors",
     "JobLost": "trigear.errors",
     "JobRaised": "trigear.errors",
+    "JobStatus": "trigear.runtime.values",
     "LocalProtocolError": "trigear.errors",
+    "Outcome": "trigear.runtime.batch",
     "Priority": "trigear.model",
     "ProtocolError": "trigear.errors",
     "Refused": "trigear.errors",
     "RemoteProtocolError": "trigear.errors",
+    "Status": "trigear.protocol.events",
     "StoreError": "trigear.errors",
     "TrigearError": "trigear.errors",
     "TrigearInternalError": "trigear.errors",
+    "Warning": "trigear.protocol.events",
+    "connect": "trigear.runtime.client",
     "connect_blocking": "trigear.runtime.blocking",
 }
 

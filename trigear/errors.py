@@ -28,11 +28,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from trigear.model import public
 
+
+@public
 class TrigearError(Exception):
     """Root of everything trigear raises on purpose."""
 
 
+@public
 class ProtocolError(TrigearError):
     """The Gearman protocol was broken, by us or by the peer; never raised itself."""
 
@@ -42,10 +46,12 @@ class ProtocolError(TrigearError):
         super().__init__(*args)
 
 
+@public
 class LocalProtocolError(ProtocolError):
     """The caller asked for something that the protocol forbids. Nothing was sent."""
 
 
+@public
 class RemoteProtocolError(ProtocolError):
     """The peer sent something that the protocol forbids.
 
@@ -58,6 +64,7 @@ class RemoteProtocolError(ProtocolError):
         self.text = text
 
 
+@public
 class ConnectionLost(TrigearError):
     """The connection to the server broke or could not be made; ``__cause__`` says how.
 
@@ -70,6 +77,7 @@ class ConnectionLost(TrigearError):
         self.in_doubt = in_doubt
 
 
+@public
 class Refused(TrigearError):
     """The server answered a request with ERROR."""
 
@@ -79,22 +87,29 @@ class Refused(TrigearError):
         self.text = text
 
 
+@public
 class JobError(TrigearError):
-    """A job did not end well."""
+    """A job did not end well.
+
+    A handler that raises :class:`JobFailed` about its own job may leave the handle out.
+    """
 
     what: ClassVar[str] = "did not end well"
 
-    def __init__(self, handle: bytes) -> None:
-        super().__init__(f"job {handle.decode('utf-8', 'backslashreplace')} {self.what}")
+    def __init__(self, handle: bytes = b"") -> None:
+        name = f"job {handle.decode('utf-8', 'backslashreplace')}" if handle else "the job"
+        super().__init__(f"{name} {self.what}")
         self.handle = handle
 
 
+@public
 class JobFailed(JobError):
     """The worker, or the server for it, answered WORK_FAIL."""
 
     what = "failed"
 
 
+@public
 class JobRaised(JobError):
     """The worker answered WORK_EXCEPTION; ``data`` is what it sent along."""
 
@@ -105,12 +120,14 @@ class JobRaised(JobError):
         self.data = data
 
 
+@public
 class JobLost(JobError):
     """The connection went away before the job's end was known; it may still run."""
 
     what = "was lost with its connection: whether it ran is unknown"
 
 
+@public
 class StoreError(TrigearError):
     """The durable store did not do what it was asked."""
 
@@ -132,6 +149,7 @@ class StoreUnusable(StoreError):
     version, or may not be written. It was left as it is."""
 
 
+@public
 class ConfigError(TrigearError):
     """A setting cannot be used.
 
@@ -143,5 +161,6 @@ class ConfigError(TrigearError):
         self.setting = setting
 
 
+@public
 class TrigearInternalError(TrigearError):
     """A bug in trigear. Please report it, with the traceback."""

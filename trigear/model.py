@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+Thing = TypeVar("Thing")
+
+
+def public(thing: Thing) -> Thing:
+    """Show a class or function under the name by which programs import it."""
+    thing.__module__ = "trigear"
+    return thing
+
 
 DEFAULT_TENANT = "default"
 """The tenant of every connection on a server that authenticates nobody."""
@@ -23,6 +32,7 @@ TERM_SHIFT = 36
 bits every owner has numbers of its own."""
 
 
+@public
 class Priority(enum.IntEnum):
     """A job's priority, smaller is sooner; the numbers are those of gearmand's queue tables."""
 

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from trigear.model import public
+
 if TYPE_CHECKING:
     from trigear.errors import RemoteProtocolError
     from trigear.protocol.asking import Request
@@ -78,6 +80,7 @@ class Created(OfRequest):
     handle: bytes
 
 
+@public
 @dataclass(slots=True)
 class Status(OfRequest):
     """WORK_STATUS: how far the job has got, in the worker's own numbers."""
@@ -87,6 +90,7 @@ class Status(OfRequest):
     denominator: int | float
 
 
+@public
 @dataclass(slots=True)
 class Data(OfRequest):
     """WORK_DATA: a part of the result."""
@@ -95,6 +99,7 @@ class Data(OfRequest):
     data: bytes
 
 
+@public
 @dataclass(slots=True)
 class Warning(OfRequest):
     """WORK_WARNING."""

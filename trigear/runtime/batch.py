@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from trigear.errors import ConnectionLost, JobError, Refused
+from trigear.model import public
 from trigear.runtime.order import submission
 from trigear.runtime.waiting import Following
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trigear.runtime.pool import Pool, Upstream
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How one job of a batch ended.
@@ -74,6 +76,7 @@ class _Entry(Following):
         self.batch._ended(self)
 
 
+@public
 @final
 class Batch:
     """The jobs of :meth:`Client.map`: iterate over it for an :class:`Outcome` of each.

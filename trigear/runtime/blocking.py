@@ -36,7 +36,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from trigear.errors import JobFailed, JobLost, JobRaised, LocalProtocolError
-from trigear.model import Priority
+from trigear.model import Priority, public
 from trigear.protocol import events
 from trigear.runtime.blocking_link import Waiting, open_blocking_link
 from trigear.runtime.values import JobStatus, again, as_data, as_name, epoch_of, shown
@@ -160,6 +160,7 @@ class BlockingJob(Waiting):
         self._client._link.forget(self._token)
 
 
+@public
 class BlockingClient:
     """A connection to a server that submits jobs, for one thread at a time.
 
@@ -408,6 +409,7 @@ class BlockingClient:
         return None if self.timeout is None else time.monotonic() + self.timeout
 
 
+@public
 def connect_blocking(
     servers: str | Address | Iterable[str | Address],
     *,

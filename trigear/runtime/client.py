@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from trigear.errors import ConnectionLost, JobLost, LocalProtocolError
-from trigear.model import Priority
+from trigear.model import Priority, public
 from trigear.protocol import events
 from trigear.protocol.choice import home_of
 from trigear.protocol.client import ClientConnection
@@ -50,6 +50,7 @@ PATIENCE: Final = 10.0
 """Seconds that a call waits for a server while all are down: what a restart takes, amply."""
 
 
+@public
 class Client:
     """A submitter of jobs, connected to one server or several. Made by :func:`connect`.
 
@@ -363,6 +364,7 @@ def status_in(reply: events.OfRequest) -> JobStatus:
 # Connecting
 
 
+@public
 @asynccontextmanager
 async def connect(
     *addresses: str | Address,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from trigear.errors import ConnectionLost, LocalProtocolError
-from trigear.model import Priority
+from trigear.model import Priority, public
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -19,6 +19,7 @@ AnyPriority = Priority | Literal["high", "normal", "low"]
 """A priority as callers write it."""
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class JobStatus:
     """What a server knows of a job.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 import trio
 
 from trigear.errors import ConnectionLost, JobFailed, JobLost, JobRaised, Refused
+from trigear.model import public
 from trigear.protocol import events
 from trigear.runtime.values import again
 
@@ -160,6 +161,7 @@ class Following(Waiting):
                 self._raise_failure()
 
 
+@public
 @final
 class Job(Following):
     """A foreground job that the server has accepted; made by :meth:`Client.open_job`.
