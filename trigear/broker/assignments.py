@@ -7,7 +7,8 @@ an assignment may end with it.
 Ghosts. A job whose worker took too long is queued again, and the assignment becomes a ghost: the
 job is not offered to that connection until it answers, leaves, or one more timeout has passed. A
 late answer counts while nobody else holds the job; afterwards it is dropped, not refused, because
-a worker that is sent ERROR in its loop loses its place or dies.
+a worker that is sent ERROR in its loop loses its place or dies. A job that a worker gives back
+leaves a ghost as well: what else the worker said of it may have been on its way already.
 """
 
 from __future__ import annotations
@@ -208,10 +209,9 @@ class Assignments:
             if job.timer is not None:
                 function.partition.timers.cancel(job.timer)
             self._timed_out(job, timeout, now)
-            # It has answered; nothing more is owed.
-            del peer.ghosts[handle]
         else:
             function.haunt(job, peer, now.monotonic + timeout, self._ghost_rests)
+            self._owe(peer, handle, job, now)
             self._unassign(job)
             if job.wanted:
                 job.numerator = job.denominator = 0
