@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,3 +58,34 @@ def with_manners(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def manners_of() -> Manners:
+    """What the user of the running command asked for."""
+    ctx = click.get_current_context(silent=True)
+    return (ctx.find_object(Manners) if ctx is not None else None) or Manners()
+
+
+def remark(text: str) -> None:
+    """Say something beside the results, unless nothing is to be said."""
+    if not manners_of().quiet:
+        ctx = click.get_current_context(silent=True)
+        program = ctx.find_root().info_name if ctx is not None else None
+        click.echo(f"{program or 'trigear'}: {text}", err=True)
+
+
+def ask(question: str, *, yes: bool) -> bool:
+    """Whether the user wants what cannot be undone.
+
+    Args:
+        question: what is about to happen.
+        yes: the user said so beforehand.
+
+    Raises:
+        click.UsageError: there is no terminal to ask on.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} There is no terminal to ask on: say --yes")
+    return click.confirm(question, err=True)

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trigear.errors import ConfigError, ConnectionLost, Refused, TrigearError, TrigearInternalError
+from trigear.errors import (
+    ConfigError,
+    ConnectionLost,
+    JobLost,
+    Refused,
+    TrigearError,
+    TrigearInternalError,
+)
 
 if TYPE_CHECKING:
     from trigear.cli.manners import Manners
@@ -31,6 +38,8 @@ class Status(enum.IntEnum):
     BUG = 70
     """Something in trigear broke; a supervisor should start it again."""
     INTERRUPTED = 130
+    PIPE = 141
+    """Nobody reads the results any more."""
 
 
 class Failure(Exception):
@@ -61,9 +70,9 @@ def status_of(error: BaseException) -> int:
             # An address that is written well and cannot be had is no fault of the writing.
             cause = error.__cause__
             return status_of(cause) if isinstance(cause, OSError) else Status.USAGE
-        case ConnectionLost():
+        case ConnectionLost() | JobLost():
             return Status.NO_SERVER
-        case Refused() | PermissionError():
+        case PermissionError() | Refused(code="PERMISSION_DENIED"):
             return Status.NOT_ALLOWED
         case TimeoutError():
             return Status.TOO_LATE
@@ -95,8 +104,8 @@ def line_for(error: BaseException) -> str:
             return error.strerror
         case TrigearInternalError():
             return f"{error}; please report it"
-        case Failure() | TrigearError():
-            return str(error)
+        case Failure() | TrigearError() | TimeoutError():
+            return str(error) or "the time is up"
         case _:
             return f"internal error, please report it: {type(error).__name__}: {error}"
 
@@ -106,11 +115,16 @@ def report(program: str, error: BaseException, manners: Manners) -> int:
     status = status_of(error)
     if manners.debug or status == Status.BUG:
         traceback.print_exception(error)
+    complain(program, line_for(error), manners)
+    return status
+
+
+def complain(program: str, text: str, manners: Manners) -> None:
+    """Print one line about what went wrong on standard error."""
     plain = not manners.color or bool(os.environ.get("NO_COLOR"))
     label = click.style("error:", fg="red", bold=True)
     click.echo(
-        f"{program}: {label} {line_for(error)}",
+        f"{program}: {label} {text}",
         file=sys.stderr,
         color=False if plain else None,  # None: colours on a terminal only
     )
-    return status

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
@@ -15,6 +16,8 @@ from trigear.cli.report import Status, only_one, report
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from click.shell_completion import CompletionItem
+
 
 class Entry(NamedTuple):
     """Where a command lives, and its line in the list of commands."""
@@ -25,9 +28,14 @@ class Entry(NamedTuple):
 
 
 COMMANDS: Final = {
+    "admin": Entry("trigear.cli.admin", "admin_group", "Look into a server and steer it."),
+    "completion": Entry("trigear.cli.completion", "completion_command", "Let your shell complete."),
     "config": Entry("trigear.cli.config", "config_group", "Check and show the configuration."),
+    "context": Entry("trigear.cli.context", "context_group", "Name the servers you work with."),
     "demo": Entry("trigear.cli.demo", "demo_command", "Watch a server and workers do real jobs."),
+    "job": Entry("trigear.cli.job", "job_group", "Ask about jobs and cancel them."),
     "server": Entry("trigear.cli.server", "server_command", "Run the job server."),
+    "submit": Entry("trigear.cli.submit", "submit_command", "Submit jobs and print results."),
 }
 
 
@@ -44,6 +52,17 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(entry.module), entry.name)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # From the table: importing every command for its help would be felt at each key.
+        from click.shell_completion import CompletionItem
+
+        found = super(click.Group, self).shell_complete(ctx, incomplete)
+        return found + [
+            CompletionItem(name, help=COMMANDS[name].help)
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
@@ -53,6 +72,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS:
+            import difflib
+
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             known = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}"
             raise click.UsageError(f"no command '{name}': {known}", ctx)
@@ -84,6 +105,11 @@ def run(command: click.Command, program: str, args: Sequence[str]) -> int:
         end = command.main(list(args), prog_name=program, standalone_mode=False, obj=manners)
     except SystemExit:
         raise
+    except BrokenPipeError:
+        # Who read the results has seen enough, as `| head` does: nothing to complain of. What is
+        # still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Status.PIPE
     except BaseException as error:
         return report(program, only_one(error), manners)
     return end if isinstance(end, int) else Status.DONE

@@ -1,8 +1,9 @@
-"""Kinds of option values: durations, sizes, ports, networks. Each says in its error how to write
-one. Plain numbers keep the unit that Gearman's own programs give them."""
+"""Kinds of option values: durations, sizes, times, ports, networks. Each says in its error how to
+write one. Plain numbers keep the unit that Gearman's own programs give them."""
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import re
 import socket
@@ -76,6 +77,22 @@ def parse_size(value: object) -> int:
     return int(size)
 
 
+def parse_time(value: object) -> datetime.datetime:
+    """A moment of `2026-11-23T08:00:00+01:00`, or with `Z` for UTC.
+
+    Raises:
+        ValueError: it is none, or which one is open without a zone.
+    """
+    how = "write 2026-11-23T08:00:00+01:00, or Z in place of the zone for UTC"
+    try:
+        moment = datetime.datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        raise ValueError(f"'{value}' is not a time: {how}") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"'{value}' has no time zone: {how}")
+    return moment
+
+
 def parse_port(value: object) -> int:
     """A TCP port by number, or by the name of its service.
 
@@ -131,5 +148,6 @@ class Kind(click.ParamType):  # type: ignore[type-arg]  # generic in the newest 
 DURATION: Final = Kind("duration", parse_duration)
 WHOLE_SECONDS: Final = Kind("duration", parse_whole_seconds)
 SIZE: Final = Kind("size", parse_size)
+TIME: Final = Kind("time", parse_time)
 PORT: Final = Kind("port", parse_port)
 NETWORK: Final = Kind("network", parse_network)

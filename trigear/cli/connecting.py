@@ -1,0 +1,219 @@
+"""Which server a command talks to, and what is said when it cannot.
+
+What wins, from the top: `--server`, `-h` and `-p`; `--context`; TRIGEAR_SERVERS; GEARMAN_SERVERS;
+the context in use; localhost:4730.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+
+from trigear.cli.manners import remark
+from trigear.cli.report import Failure, Status
+from trigear.cli.values import PORT
+from trigear.errors import ConfigError, ConnectionLost, RemoteProtocolError
+from trigear.model import DEFAULT_PORT
+from trigear.runtime.address import Address, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from trigear.runtime.blocking import BlockingClient
+
+PATIENCE: Final = 10.0
+"""Seconds that a server may take to let us in, and for one answer that needs no work."""
+
+VARIABLES: Final = ("TRIGEAR_SERVERS", "GEARMAN_SERVERS")
+
+
+class Servers(NamedTuple):
+    """Where to connect, in this order, and who said so if it was not this command line."""
+
+    addresses: tuple[Address, ...]
+    origin: str = ""
+
+
+def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The names of contexts, for a shell that completes words."""
+    from trigear.cli import contexts
+
+    with contextlib.suppress(Exception):  # a broken file shall not print into a prompt
+        return [name for name in contexts.read().servers if name.startswith(incomplete)]
+    return []
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--server",
+        "server",
+        multiple=True,
+        metavar="ADDRESS",
+        help="Server to talk to: HOST[:PORT], [IPv6]:PORT, gearman://HOST:PORT or unix:PATH;"
+        " repeatable, the first that answers is taken. Default: TRIGEAR_SERVERS, GEARMAN_SERVERS"
+        " (comma-separated), the context in use, localhost:4730.",
+    ),
+    click.option("-h", "host", metavar="HOST", help="The server's host, as gearman has it."),
+    click.option("-p", "port", type=PORT, metavar="PORT", help="And its port."),
+    click.option(
+        "--context",
+        metavar="NAME",
+        shell_complete=complete_context,
+        help="Take the servers of this context; see 'trigear context'.",
+    ),
+)
+
+
+def with_server(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which server; it is called with ``servers``."""
+
+    @functools.wraps(command)
+    def with_servers(
+        *args: Any,  # noqa: ANN401
+        server: Sequence[str],
+        host: str | None,
+        port: int | None,
+        context: str | None,
+        **rest: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        return command(*args, servers=choose(server, host, port, context), **rest)
+
+    decorated: Callable[..., Any] = with_servers
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def choose(
+    server: Sequence[str], host: str | None, port: int | None, context: str | None
+) -> Servers:
+    """The servers that options, environment and configuration name.
+
+    Raises:
+        click.UsageError: the options contradict each other.
+        ConfigError: what is named is no address or no context.
+    """
+    if server and (host is not None or port is not None):
+        raise click.UsageError("--server and -h or -p both name a server: leave one out")
+    if context is not None and (server or host is not None or port is not None):
+        raise click.UsageError("--context and --server, -h or -p all name servers: leave one out")
+    if server:
+        return Servers(tuple(parse_address(one, setting="--server") for one in server))
+    if host is not None or port is not None:
+        place = parse_address(
+            host if host is not None else "localhost",
+            default_port=DEFAULT_PORT if port is None else port,
+            setting="-h",
+        )
+        return Servers((place,))
+    if context is None:
+        for name in VARIABLES:
+            if found := from_list(os.environ.get(name, ""), name):
+                return Servers(found, name)
+    from trigear.cli import contexts
+
+    if (found_there := contexts.chosen(context)) is not None:
+        name, servers = found_there
+        setting = f"context {name!r}"
+        places = tuple(parse_address(one, setting=setting) for one in servers)
+        return Servers(places, setting)
+    return Servers((Address("localhost", DEFAULT_PORT),))
+
+
+def from_list(text: str, setting: str) -> tuple[Address, ...]:
+    """The addresses in a comma-separated list."""
+    places = [part.strip() for part in text.split(",")]
+    return tuple(parse_address(place, setting=setting) for place in places if place)
+
+
+def open_client(servers: Servers, *, timeout: float = PATIENCE) -> BlockingClient:
+    """Connect to the first server that answers, within ``timeout`` seconds for each.
+
+    Raises:
+        Failure: none does; says what to do about it.
+    """
+    from trigear.runtime.blocking import connect_blocking
+
+    refusals: list[tuple[Address, str]] = []
+    for address in servers.addresses:
+        try:
+            client = connect_blocking(address, timeout=timeout)
+        except ConnectionLost as error:
+            refusals.append((address, reason(error)))
+            continue
+        if refusals:
+            missed = ", ".join(f"{place} ({why})" for place, why in refusals)
+            remark(f"no server at {missed}: taking {address}")
+        return client
+    raise nobody(servers, refusals)
+
+
+def nobody(servers: Servers, refusals: Sequence[tuple[Address, str]]) -> Failure:
+    """What is said when no server can be reached."""
+    where = ", ".join(f"{place} ({why})" for place, why in refusals)
+    named = f", named by {servers.origin}" if servers.origin else ""
+    if all(is_here(place) for place, _ in refusals):
+        then = f"start one with `trigear server`, or name {'another' if named else 'one'}"
+    else:
+        then = "see that one runs there and can be reached from here, or name another"
+    return Failure(f"no server at {where}{named}: {then} with --server", Status.NO_SERVER)
+
+
+def is_here(address: Address) -> bool:
+    """Whether the address is on this machine."""
+    return address.path is not None or (
+        address.host == "localhost" or address.host == "::1" or address.host.startswith("127.")
+    )
+
+
+def reason(error: ConnectionLost) -> str:
+    """Why a connection did not come about, without the address."""
+    from trigear.runtime.blocking_link import why_not
+
+    cause = error.__cause__
+    return why_not(cause) if isinstance(cause, OSError) else str(error)
+
+
+@contextlib.contextmanager
+def connected(servers: Servers) -> Iterator[BlockingClient]:
+    """A client for questions that a server answers at once.
+
+    Raises:
+        Failure: no server, or none that answers; says what to do about it.
+    """
+    with open_client(servers) as client, said_for(client):
+        yield client
+
+
+@contextlib.contextmanager
+def said_for(client: BlockingClient) -> Iterator[None]:
+    """Say of a connection that fails what may be the matter."""
+    try:
+        yield
+    except ConnectionLost as error:
+        if isinstance(error.__cause__, RemoteProtocolError):
+            raise Failure(f"{error}; is it a Gearman server?", Status.NO_SERVER) from error
+        raise
+    except TimeoutError as error:
+        raise Failure(
+            f"{client.address} took the connection, but does not answer: is it a Gearman server,"
+            " and is it alive?",
+            Status.NO_SERVER,
+        ) from error
+
+
+def checked_word(name: str, what: str) -> str:
+    """A name that goes into a text command, where blanks separate.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not name or any(char in " \n\r\0" for char in name):
+        raise ConfigError(
+            what, f"{name!r} cannot stand in a text command", "a name without blanks is needed"
+        )
+    return name

@@ -1,0 +1,193 @@
+"""Contexts: names for the servers that somebody works with.
+
+They stand in `contexts.toml` in the configuration folder, the user's or the system's; where both
+name a context, the user's holds. Commands change the user's only.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from trigear.cli.report import Failure, Status
+from trigear.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tomlkit import TOMLDocument
+
+NAME: Final = "contexts.toml"
+
+
+class Contexts(NamedTuple):
+    """All contexts: their servers as they were written, and the name of the one in use."""
+
+    servers: dict[str, tuple[str, ...]]
+    current: str | None
+    places: dict[str, str]
+    """By name, the file it stands in."""
+
+
+def home() -> str:
+    """The user's file."""
+    folder = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return os.path.join(folder, "trigear", NAME)
+
+
+def read() -> Contexts:
+    """All contexts there are.
+
+    Raises:
+        ConfigError: a file holds what cannot be used; names the file.
+        Failure: a file cannot be read.
+    """
+    servers: dict[str, tuple[str, ...]] = {}
+    places: dict[str, str] = {}
+    current = None
+    for path in (os.path.join("/etc", "trigear", NAME), home()):
+        try:
+            with open(path, "rb") as source:
+                text = source.read()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            status = Status.NOT_ALLOWED if isinstance(error, PermissionError) else Status.NO
+            raise Failure(f"contexts: {path}: {error.strerror}", status) from error
+        found = checked(path, text)
+        servers |= found.servers
+        places |= found.places
+        current = found.current or current
+    return Contexts(servers, current, places)
+
+
+def checked(path: str, text: bytes) -> Contexts:
+    """The contexts of one file."""
+    import tomllib
+
+    try:
+        document = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"is not TOML: {error}") from error
+    current = document.pop("current", None)
+    if current is not None and not isinstance(current, str):
+        raise ConfigError(f"{path}: current", "is no name of a context")
+    tables = document.pop("context", {})
+    if document or not isinstance(tables, dict):
+        wrong = next(iter(document), "context")
+        raise ConfigError(f"{path}: {wrong}", "no such table", "write [context.NAME]")
+    servers = {}
+    for name, table in tables.items():
+        place = f"{path}: [context.{name}]"
+        if not isinstance(table, dict) or "servers" not in table:
+            raise ConfigError(place, "names no servers", 'write servers = ["HOST:PORT"]')
+        # What a newer version wrote there may be what makes a connection safe.
+        for key in table:
+            if key != "servers":
+                raise ConfigError(f"{place} {key}", "this version does not know this setting")
+        listed = table["servers"]
+        if not isinstance(listed, list) or not listed or not all(map(is_text, listed)):
+            raise ConfigError(f"{place} servers", "is no list of addresses")
+        servers[name] = tuple(listed)
+    return Contexts(servers, current, dict.fromkeys(servers, path))
+
+
+def is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def chosen(name: str | None) -> tuple[str, tuple[str, ...]] | None:
+    """Name and addresses of a context, or of the one in use if there is one.
+
+    Raises:
+        ConfigError: there is no such context, or the file cannot be used.
+    """
+    contexts = read()
+    wanted = name if name is not None else contexts.current
+    if wanted is None:
+        return None
+    if wanted not in contexts.servers:
+        if name is None:
+            raise ConfigError(
+                "context",
+                f"{wanted!r} is in use and does not exist any more",
+                "choose another with `trigear context use`",
+            )
+        raise unknown(wanted, contexts)
+    return wanted, contexts.servers[wanted]
+
+
+def unknown(name: str, contexts: Contexts) -> ConfigError:
+    known = ", ".join(contexts.servers)
+    return ConfigError(
+        "context",
+        f"there is no {name!r}" + (f", only {known}" if known else ""),
+        f"make it with `trigear context add {name} ADDRESS`",
+    )
+
+
+class Draft:
+    """The user's file while it is changed; what people wrote into it stays."""
+
+    def __init__(self) -> None:
+        import tomlkit
+
+        self.path = home()
+        text = b""
+        try:
+            with open(self.path, "rb") as source:
+                text = source.read()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        checked(self.path, text)
+        self.document: TOMLDocument = tomlkit.parse(text)
+
+    @property
+    def tables(self) -> Any:  # noqa: ANN401
+        """The table of contexts, made if there is none."""
+        import tomlkit
+
+        if "context" not in self.document:
+            self.document["context"] = tomlkit.table(is_super_table=True)
+        return self.document["context"]
+
+    def put(self, name: str, servers: Sequence[str]) -> None:
+        import tomlkit
+
+        table = self.tables.get(name)
+        if table is None:
+            table = tomlkit.table()
+            self.tables[name] = table
+        table["servers"] = list(servers)
+
+    def use(self, name: str | None) -> None:
+        if name is None:
+            self.document.pop("current", None)
+        else:
+            self.document["current"] = name
+
+    def save(self) -> None:
+        """Put the file in its place, whole or not at all.
+
+        Raises:
+            Failure: it cannot be written.
+        """
+        folder = os.path.dirname(self.path)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=folder, prefix=NAME)
+            try:
+                with open(handle, "w", encoding="utf-8") as target:
+                    target.write(self.document.as_string().lstrip("\n"))
+                os.replace(part, self.path)
+            except BaseException:
+                os.unlink(part)
+                raise
+        except OSError as error:
+            status = Status.NOT_ALLOWED if isinstance(error, PermissionError) else Status.NO
+            raise Failure(
+                f"contexts: cannot write {self.path}: {error.strerror}; XDG_CONFIG_HOME names"
+                " another configuration folder",
+                status,
+            ) from error
