@@ -10,10 +10,10 @@ def main() -> int:
     Returns:
         The exit status.
     """
+    import os
     import sys
-    from pathlib import PurePath
 
-    if sys.argv and PurePath(sys.argv[0]).name == "gearmand":
+    if sys.argv and os.path.basename(sys.argv[0]) == "gearmand":
         return gearmand_main()
     from trigear.cli.root import run_trigear
 

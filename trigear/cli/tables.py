@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -80,6 +79,8 @@ def show(
 
 def write_json(document: dict[str, Any]) -> None:
     """Print one object on one line."""
+    import json
+
     write(json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 

@@ -4,7 +4,6 @@ write one. Plain numbers keep the unit that Gearman's own programs give them."""
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import re
 import socket
 from typing import TYPE_CHECKING, Final
@@ -117,6 +116,8 @@ def parse_network(value: object) -> str:
     Raises:
         ValueError: it is neither.
     """
+    import ipaddress
+
     text = str(value)
     try:
         return str(ipaddress.ip_network(text))

@@ -13,7 +13,6 @@ Nothing here asks the network or the file system.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -104,6 +103,8 @@ def parse_address(
 
 
 def _is_ipv6(host: str) -> bool:
+    import ipaddress  # costs a millisecond, and most addresses are names
+
     try:
         ipaddress.IPv6Address(host)
     except ValueError:
