@@ -62,24 +62,41 @@ def _gearmand(threads: int) -> Callable[[int, Path], list[str]]:
     return command
 
 
+def _gearmand_sqlite(port: int, directory: Path) -> list[str]:
+    queue = ["-q", "libsqlite3", "--libsqlite3-db", str(directory / "queue.sqlite3")]
+    return [*_gearmand(4)(port, directory), *queue]
+
+
 def _perl(port: int, _directory: Path) -> list[str]:
     return ["/usr/bin/gearmand", f"--port={port}", f"--listen={HOST}"]
 
 
-def _trigear(port: int, _directory: Path) -> list[str]:
-    return [
-        *(sys.executable, "-m", "trigear", "server"),
-        *("--listen", HOST, "--port", str(port), "--store", "memory"),
-    ]
+def _trigear(store: str) -> Callable[[int, Path], list[str]]:
+    def command(port: int, directory: Path) -> list[str]:
+        return [
+            *(sys.executable, "-m", "trigear", "server"),
+            *("--listen", HOST, "--port", str(port)),
+            *("--store", store, "--state-dir", str(directory)),
+        ]
+
+    return command
 
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("trigear", "trigear", sys.executable, "python3", _trigear),
+        Peer("trigear", "trigear", sys.executable, "python3", _trigear("memory")),
+        Peer("trigear-sqlite", "trigear, SQLite", sys.executable, "python3", _trigear("sqlite")),
         Peer("gearmand", "gearmand -t 4", "/usr/sbin/gearmand", "gearman-job-server", _gearmand(4)),
         Peer(
             "gearmand-t1", "gearmand -t 1", "/usr/sbin/gearmand", "gearman-job-server", _gearmand(1)
+        ),
+        Peer(
+            "gearmand-sqlite",
+            "gearmand -q libsqlite3",
+            "/usr/sbin/gearmand",
+            "gearman-job-server",
+            _gearmand_sqlite,
         ),
         Peer("perl", "Perl Gearman::Server", "/usr/bin/gearmand", "gearman-server", _perl),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -38,6 +37,7 @@ class Book:
         self.questions = 0
         self.called = trio.Event()
         """Set when the next commit begins; take a new one each time, see :meth:`next_call`."""
+        self._failed: Batch | None = None
         self._open = threading.Event()
         self._open.set()
 
@@ -57,6 +57,7 @@ class Book:
         trio.from_thread.run_sync(self._note)
         assert self._open.wait(PATIENCE), "nobody let this commit go on"
         if self.trouble is not None:
+            self._failed = batch
             raise self.trouble
         self._write(batch)
 
@@ -74,7 +75,7 @@ class Book:
                 self.kept.pop(key, None)
             elif isinstance(line, Losses):
                 if key in self.kept:
-                    self.kept[key] = replace(self.kept[key], losses=line.losses)
+                    self.kept[key] = self.kept[key]._replace(losses=line.losses)
             else:
                 self.kept[key] = line
 
@@ -82,6 +83,11 @@ class Book:
         self.called.set()
 
     # For the test
+
+    def write_after_all(self) -> None:
+        """The last batch whose commit failed was written, as it turns out."""
+        assert self._failed is not None
+        self._write(self._failed)
 
     def shut(self) -> None:
         """Let no commit return from now on."""

@@ -28,7 +28,6 @@ from trigear.wire.packets import (
     JOB_ASSIGN_ALL,
     JOB_ASSIGN_UNIQ,
     JOB_CANCELLED,
-    JOB_CREATED,
     NO_JOB,
     OPTION_RES,
     PACKETS,
@@ -153,7 +152,7 @@ class Session(ServerConnection):
             self.send(response(JOB_CANCELLED, handle, reason.encode()))
 
     def created(self, token: object, handle: bytes) -> None:
-        self.fill(cast("Slot", token), response(JOB_CREATED, handle))
+        self.fill(cast("Slot", token), self._engine.created_head(handle) + handle)
 
     def not_stored(self, token: object) -> None:
         self.fill(

@@ -14,7 +14,7 @@ one in the store.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,11 +25,10 @@ KEY_BYTES: Final = 16
 """Length of a store's handle key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(NamedTuple):
     """Write this job down, or replace what was written under the same (partition, sequence).
 
-    ``due`` is in seconds since 1970, 0 for at once.
+    A tuple, in the order of a row: one is made per background job. ``due`` is in seconds since 1970, 0 for at once.
     """
 
     partition: int
@@ -46,8 +45,7 @@ class Keep:
     version: int = RECORD_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class Losses:
+class Losses(NamedTuple):
     """The job under this key has lost so many attempts by now; nothing happens if there is none."""
 
     partition: int
@@ -55,8 +53,7 @@ class Losses:
     losses: int
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(NamedTuple):
     """Erase the job under this key; nothing happens if there is none."""
 
     partition: int

@@ -25,7 +25,7 @@ import contextlib
 import os
 import sqlite3
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from trigear.errors import (
@@ -305,7 +305,7 @@ class SqliteStore:
             connection.execute(
                 f"INSERT OR REPLACE INTO job (batch, term, {_COLUMNS})"  # noqa: S608
                 f" VALUES {', '.join([_ROW] * len(rows))}",
-                (*mark, *chain.from_iterable(map(_values, rows))),
+                (*mark, *chain.from_iterable(rows)),
             )
         for line in losses:
             connection.execute(
@@ -397,7 +397,12 @@ def _sync_folder(path: str) -> None:
 def _outcome(
     batch: Batch,
 ) -> tuple[list[Keep], list[Losses], list[tuple[int, int]]]:
-    """What is left to do of a batch's lines if each takes back what earlier ones did."""
+    """What is left to do of a batch's lines if each takes back what earlier ones did.
+
+    Of two lines that keep the same job SQLite itself writes the later one last.
+    """
+    if {*map(type, batch.lines)} == {Keep}:
+        return cast("list[Keep]", list(batch.lines)), [], []
     kept: dict[tuple[int, int], Keep] = {}
     losses: dict[tuple[int, int], Losses] = {}
     gone: dict[tuple[int, int], None] = {}
@@ -423,23 +428,6 @@ def _portions(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         while len(items) - start >= size:
             yield items[start : start + size]
             start += size
-
-
-def _values(line: Keep) -> tuple[object, ...]:
-    return (
-        line.partition,
-        line.sequence,
-        line.tenant,
-        line.function,
-        line.unique,
-        line.handle,
-        line.priority,
-        line.due,
-        line.losses,
-        line.reducer,
-        line.workload,
-        line.version,
-    )
 
 
 def _read(row: tuple[Any, ...]) -> Row:
