@@ -201,7 +201,7 @@ def test_jobs_of_higher_priority_are_taken_first(server: str, client: BlockingCl
     client.submit_background("note", b"low", priority=Priority.LOW)
     client.submit_background("note", b"normal")
     last = client.job("note", b"last", priority=Priority.LOW)
-    client.submit_background("note", b"high", priority=Priority.HIGH)
+    client.submit_background("note", b"high", priority="high")
     with plain_worker(server, note=note):
         last.result()
     assert order == [b"high", b"normal", b"low", b"last"]
@@ -244,7 +244,7 @@ def test_time_is_rounded_up_to_whole_seconds() -> None:
         ({"at": -1}, "no time after 1970"),
         ({"at": float("nan")}, "no time after 1970"),
         ({"delay": -5}, "from now"),
-        ({"delay": 5, "priority": Priority.HIGH}, "always has normal priority"),
+        ({"delay": 5, "priority": "high"}, "always has normal priority"),
     ],
 )
 def test_time_that_is_none_is_refused_before_anything_is_sent(
@@ -287,6 +287,11 @@ def test_text_as_workload_is_refused_with_the_remedy(client: BlockingClient) -> 
 def test_name_that_cannot_be_sent_is_refused(client: BlockingClient) -> None:
     with pytest.raises(LocalProtocolError, match="NUL"):
         client.submit("f\0", b"")
+
+
+def test_priority_that_is_none_is_refused(client: BlockingClient) -> None:
+    with pytest.raises(ValueError, match="high, normal or low"):
+        client.submit("f", b"", priority="urgent")  # type: ignore[arg-type]
 
 
 def test_job_that_the_server_refuses(client: BlockingClient) -> None:
@@ -380,6 +385,24 @@ def test_forgotten_job_is_heard_of_no_more(server: str, client: BlockingClient) 
     assert not job.done
 
 
+def test_job_that_was_forgotten_before_it_began_is_dropped(client: BlockingClient) -> None:
+    job = client.job("f", b"")
+    assert client.status(job.handle).known
+    job.forget()
+    assert not client.status(job.handle).known
+
+
+def test_submit_that_runs_out_of_time_drops_a_job_that_has_not_begun(
+    client: BlockingClient,
+) -> None:
+    client.echo(b"")  # the server has agreed to extended mode
+    client.timeout = 0.05
+    with pytest.raises(TimeoutError):
+        client.submit("f", b"")
+    client.timeout = PATIENCE
+    assert client.admin("show jobs") == []
+
+
 # Connections
 
 
@@ -452,8 +475,9 @@ def test_server_that_goes_away_loses_the_jobs_under_way() -> None:
     assert isinstance(caught.value.__cause__, ConnectionLost)
     assert list(job) == []
     for _ in range(2):
-        with pytest.raises(ConnectionLost, match=r"closed the connection|broke"):
+        with pytest.raises(ConnectionLost, match=r"closed the connection|broke") as refused:
             client.submit("f", b"")
+        assert not refused.value.in_doubt
     client.close()
 
 
@@ -461,9 +485,10 @@ def test_server_that_hangs_up_before_it_has_the_job_is_a_lost_connection() -> No
     with (
         scripted_server(lambda link: link.shutdown(socket.SHUT_RDWR)) as address,
         connect_blocking(address, timeout=PATIENCE) as client,
-        pytest.raises(ConnectionLost, match=address),
+        pytest.raises(ConnectionLost, match=address) as caught,
     ):
         client.submit("f", b"")
+    assert caught.value.in_doubt
 
 
 def test_server_that_stops_in_the_middle_of_a_packet() -> None:
@@ -498,7 +523,7 @@ def test_server_that_speaks_another_protocol_is_said_what_it_sent() -> None:
 def test_server_without_the_option_is_a_server_all_the_same() -> None:
     def old(link: socket.socket) -> None:
         link.recv(10_000)
-        link.sendall(response(packets.ERROR, b"UNKNOWN_OPTION", b"no"))
+        link.sendall(response(packets.ERROR, b"UNKNOWN_OPTION", b"no") * 2)
         link.sendall(response(packets.ECHO_RES, b"hello"))
         link.recv(1)
 
@@ -511,7 +536,7 @@ def test_last_words_of_a_server_are_heard_although_it_reads_no_more() -> None:
 
     def refuse(link: socket.socket) -> None:
         link.recv(100)
-        link.sendall(response(packets.OPTION_RES, b"exceptions"))
+        link.sendall(response(packets.OPTION_RES, b"exceptions") * 2)
         link.sendall(response(packets.ERROR, b"DATA_TOO_LARGE", b"too large"))
         link.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(ConnectionResetError):

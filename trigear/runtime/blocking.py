@@ -39,7 +39,15 @@ from trigear.errors import JobFailed, JobLost, JobRaised, LocalProtocolError
 from trigear.model import Priority, public
 from trigear.protocol import events
 from trigear.runtime.blocking_link import Waiting, open_blocking_link
-from trigear.runtime.values import JobStatus, again, as_data, as_name, epoch_of, shown
+from trigear.runtime.values import (
+    JobStatus,
+    again,
+    as_data,
+    as_name,
+    as_priority,
+    epoch_of,
+    shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,10 +57,12 @@ if TYPE_CHECKING:
     from trigear.protocol.asking import Request
     from trigear.runtime.address import Address
     from trigear.runtime.blocking_link import BlockingLink
+    from trigear.runtime.values import AnyPriority
 
 NOT_ACCEPTED: Final = "the server did not say that it has the job"
 
 
+@public
 class BlockingJob(Waiting):
     """A foreground job that the server has accepted; made by :meth:`BlockingClient.job`.
 
@@ -156,10 +166,14 @@ class BlockingJob(Waiting):
                 raise JobLost(self.handle) from again(self.failure)
 
     def forget(self) -> None:
-        """Stop waiting for the job. What still comes of it is dropped; it may run."""
+        """Stop waiting for the job: what still comes of it is dropped.
+
+        It may run; a trigear server drops it if it has not started and nobody else waits for it.
+        """
         self._client._link.forget(self._token)
 
 
+@public
 @public
 class BlockingClient:
     """A connection to a server that submits jobs, for one thread at a time.
@@ -185,7 +199,7 @@ class BlockingClient:
         workload: bytes,
         *,
         unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
+        priority: AnyPriority = Priority.NORMAL,
     ) -> bytes:
         """Submit a job and wait for its end.
 
@@ -194,7 +208,7 @@ class BlockingClient:
             workload: what the worker is given.
             unique: submissions to one function with the same unique become one job; ``-`` stands
                 for the workload itself, nothing for no such joining.
-            priority: jobs of higher priority are taken first.
+            priority: jobs of higher priority are taken first: high, normal or low.
 
         Returns:
             All the data that the job sent, and what it completed with.
@@ -208,6 +222,7 @@ class BlockingClient:
             TimeoutError: the job did not end in time; you stop waiting, it may run.
             LocalProtocolError: a name that cannot be sent, or the client is closed.
             TypeError: the workload is not bytes.
+            ValueError: there is no such priority.
         """
         until = self._until()
         job = self._submit(function, workload, unique, priority, keep=True, until=until)
@@ -222,7 +237,7 @@ class BlockingClient:
         workload: bytes,
         *,
         unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
+        priority: AnyPriority = Priority.NORMAL,
         at: datetime | float | None = None,
         delay: float | None = None,
     ) -> bytes:
@@ -245,15 +260,16 @@ class BlockingClient:
             LocalProtocolError: a name that cannot be sent, a time that is none, a time together
                 with a priority, or the client is closed.
             TypeError: the workload is not bytes.
+            ValueError: there is no such priority.
         """
         name, data, key = as_name(function), as_data(workload), as_name(unique)
-        epoch = epoch_of(at, delay)
+        rank, epoch = as_priority(priority), epoch_of(at, delay)
         self._link.check()
         if epoch is None:
             token = self._link.machine.submit(
-                name, data, unique=key, priority=priority, background=True
+                name, data, unique=key, priority=rank, background=True
             )
-        elif priority is Priority.NORMAL:
+        elif rank is Priority.NORMAL:
             token = self._link.machine.submit_at(name, data, epoch, unique=key)
         else:
             raise LocalProtocolError("a job with a time of its own always has normal priority")
@@ -267,7 +283,7 @@ class BlockingClient:
         workload: bytes,
         *,
         unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
+        priority: AnyPriority = Priority.NORMAL,
         keep: bool = True,
     ) -> BlockingJob:
         """Submit a job and follow it; returns when the server has it.
@@ -285,6 +301,7 @@ class BlockingClient:
             TimeoutError: the server did not answer in time; whether it has the job is unknown.
             LocalProtocolError: a name that cannot be sent, or the client is closed.
             TypeError: the workload is not bytes.
+            ValueError: there is no such priority.
         """
         return self._submit(function, workload, unique, priority, keep=keep, until=self._until())
 
@@ -379,14 +396,17 @@ class BlockingClient:
         function: str | bytes,
         workload: bytes,
         unique: str | bytes,
-        priority: Priority,
+        priority: AnyPriority,
         *,
         keep: bool,
         until: float | None,
     ) -> BlockingJob:
         self._link.check()
         token = self._link.machine.submit(
-            as_name(function), as_data(workload), unique=as_name(unique), priority=priority
+            as_name(function),
+            as_data(workload),
+            unique=as_name(unique),
+            priority=as_priority(priority),
         )
         job = BlockingJob(self, token, keep=keep)
         self._link.listen(token, job)
@@ -409,6 +429,7 @@ class BlockingClient:
         return None if self.timeout is None else time.monotonic() + self.timeout
 
 
+@public
 @public
 def connect_blocking(
     servers: str | Address | Iterable[str | Address],
@@ -436,9 +457,11 @@ def connect_blocking(
     try:
         if client_id is not None:
             link.machine.set_client_id(as_name(client_id))
-        # Without this option a job that raises looks like one that fails. Servers that do not know
-        # it say so; then that is how it is.
+        # Without the first option a job that raises looks like one that fails, without the second a
+        # server does not hear that nobody waits for a job any more. Those that do not know them say
+        # so; then that is how it is.
         link.machine.abandon(link.machine.option(b"exceptions"))
+        link.machine.abandon(link.machine.extend())
     except BaseException:
         link.close()
         raise

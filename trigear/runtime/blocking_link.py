@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.errors import ConfigError, ConnectionLost, LocalProtocolError, Refused
 from trigear.protocol import events
-from trigear.protocol.client import ClientConnection
+from trigear.protocol.client import ClientConnection, Submission
 from trigear.runtime.address import Address, parse_address
 from trigear.runtime.values import again, words_for
 
@@ -92,7 +92,13 @@ class BlockingLink:
 
     def forget(self, token: Request) -> None:
         """Drop what is still to come of a request."""
-        if self._waiting.pop(token, None) is not None:
+        if self._waiting.pop(token, None) is None:
+            return
+        if isinstance(token, Submission):
+            self.machine.detach(token)
+            if not self._closed:
+                self._send()
+        else:
             self.machine.abandon(token)
 
     def reply(self, waiting: Waiting, until: float | None, late: str) -> events.OfRequest:
@@ -199,11 +205,12 @@ class BlockingLink:
                 del self._waiting[event.token]
 
     def _lose(self, what: str, cause: Exception | None) -> None:
-        failure = ConnectionLost(what)
-        failure.__cause__ = cause
-        self._failure = failure
+        self._failure = ConnectionLost(what)
+        self._failure.__cause__ = cause
+        in_doubt = ConnectionLost(what, in_doubt=True)
+        in_doubt.__cause__ = cause
         for waiting in self._waiting.values():
-            waiting.lose(failure)
+            waiting.lose(in_doubt)
         self._waiting.clear()
 
 
