@@ -32,7 +32,7 @@ class Committer:
     Args:
         engine: whose batches.
         store: where they go; called from one thread at a time.
-        flush: called after the engine was told an outcome.
+        flush: called when the engine may have something to send, or another deadline.
         limiter: held by whoever is with the store.
     """
 
@@ -75,6 +75,8 @@ class Committer:
                 self._work = trio.Event()
                 await self._work.wait()
                 continue
+            # From now on there is a time by which the store has to answer.
+            self._flush()
             error = await self._commit(ticket)
             self._engine.done(ticket, error, now())
             self._flush()

@@ -201,7 +201,7 @@ async def _serve(
             task_status.started(server)
             await server.stopped.wait()
             listening.cancel()
-            if committer is not None:
+            if committer is not None and not engine.fenced:
                 # What has ended shall not run again because its end was not written.
                 with trio.move_on_after(STALL_SECONDS):
                     await committer.finish()
