@@ -21,7 +21,7 @@ def release(worker, job, *, late=False):
 
 
 def detach(client, job):
-    found = client.world.broker.detach(client.peer, job.handle)
+    found = client.world.broker.detach(client.peer, job.handle, client.world.now)
     client.world.check()
     return found
 
@@ -145,7 +145,7 @@ def test_other_jobs_are_offered_to_who_gave_one_back(world, late):
 
 @LATE
 def test_a_job_given_back_has_no_deadline_any_more(world, late):
-    client, worker, job = given_back(world, late=late, timeout=8)
+    client, _, job = given_back(world, late=late, timeout=8)
     other = world.worker()
     assert other.grab() is job
     world.pass_time(1000)
@@ -457,7 +457,7 @@ def test_who_does_not_wait_cannot_stop_waiting(world):
     job = client.submit()
     assert not detach(stranger, job)
     assert not detach(elsewhere, job)
-    assert not world.broker.detach(client.peer, b"H:unknown")
+    assert not world.broker.detach(client.peer, b"H:unknown", world.now)
     assert world.worker().grab() is job
 
 

@@ -326,6 +326,17 @@ def test_a_parked_job_is_wanted_once_it_is_promoted(durable):
     assert worker.grab() is job
 
 
+def test_a_parked_job_is_wanted_while_its_record_is_on_its_way_once_its_client_detached(durable):
+    client, _, job = promoting(durable)
+    worker = durable.worker()
+    client.choke()
+    worker.sleep()
+    assert (job.state, worker.noops) == (PARKED, 0)
+    assert durable.broker.detach(client.peer, job.handle, durable.now)
+    assert worker.noops == 1
+    assert worker.grab() is job
+
+
 def test_a_promoted_job_given_up_before_it_is_stored_is_reported(partitions):
     world = World(partitions=partitions, durable=True, rules={b"f": Rules(attempts=1)})
     _, submitter, job = promoting(world)

@@ -310,7 +310,7 @@ class Broker(Assignments):
         self._end(job, JobEnd.CANCELLED)
         return True
 
-    def detach(self, peer: Peer, handle: bytes) -> bool:
+    def detach(self, peer: Peer, handle: bytes, now: Now) -> bool:
         """One of the client's submissions stops waiting; a job that nobody wants and that has not
         started is dropped. Returns whether the client waited for it."""
         job = peer.tenant.job(handle)
@@ -324,6 +324,8 @@ class Broker(Assignments):
             del peer.waiting[job]
         if not job.wanted and job.state != RUNNING:
             self._end(job, JobEnd.ABANDONED)
+        else:
+            self._unpark(job, now)
         return True
 
     def status(self, tenant: Tenant, handle: bytes) -> Job | None:

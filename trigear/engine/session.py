@@ -415,7 +415,7 @@ class Session(ServerConnection):
             self._not_mine(answer, _NOT_MINE)
 
     def on_job_detach(self, handle: bytes) -> None:
-        if not self._broker.detach(self.peer, handle):
+        if not self._broker.detach(self.peer, handle, self._engine.now):
             self._engine.ignored(self, "JOB_DETACH from a job it does not wait for")
 
     def on_heartbeat(self, interval: bytes) -> None:
