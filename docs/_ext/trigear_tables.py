@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from trigear.wire.commands import COMMANDS
-from trigear.wire.packets import PACKETS, Side
+from trigear.wire.packets import EXTENSIONS, PACKETS, Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -140,6 +140,8 @@ def command_section(command: Command) -> str:
 GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "packet overview": lambda: packet_overview(PACKETS),
     "packets": lambda: packet_reference(PACKETS),
+    "extension overview": lambda: packet_overview(EXTENSIONS),
+    "extensions": lambda: packet_reference(EXTENSIONS),
     "commands": lambda: command_reference(COMMANDS),
 }
 

@@ -103,7 +103,7 @@ def test_an_extension_is_only_there_in_extended_mode() -> None:
     connection = Extended(Touches().append)
     connection.receive(request(JOB_DETACH, b"H"))
     assert said(connection) == refusal(b"INVALID_COMMAND", b"Command not expected")
-    connection.extended = True
+    connection.extend()
     connection.receive(request(JOB_DETACH, b"H"))
     assert said(connection) == b"[JOB_DETACH H]"
 
@@ -111,7 +111,7 @@ def test_an_extension_is_only_there_in_extended_mode() -> None:
 @pytest.mark.parametrize("number", EXTENSIONS)
 def test_a_server_need_not_know_any_extension(number: int) -> None:
     connection, _ = connected()
-    connection.extended = True
+    connection.extend()
     connection.receive(request(number, b"H", b"x") + request(ECHO_REQ, b"on"))
     assert said(connection) == (
         refusal(b"INVALID_COMMAND", b"Command not expected") + b"[ECHO_REQ on]"

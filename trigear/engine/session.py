@@ -177,7 +177,9 @@ class Session(ServerConnection):
             self.exceptions = True
             self.send(response(OPTION_RES, option))
         elif name == EXTENDED_OPTION:
-            self.extended = True
+            self.extend()
+            # What follows at once is to be heard with that in mind.
+            self.end_turn()
             self.send(response(OPTION_RES, option))
         else:
             self.send_error("UNKNOWN_OPTION", "Server does not recognize given option")

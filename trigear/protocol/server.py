@@ -9,6 +9,7 @@ NOOP may pass: it answers nothing. A connection without an empty slot never touc
 from __future__ import annotations
 
 from collections import deque
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from trigear.model import CloseReason
@@ -33,32 +34,27 @@ _HTTP_ANSWER: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent
 
 
 def server_rows(cls: type[ServerConnection]) -> tuple[Row, ...]:
-    """The rows of a server that implements ``on_<packet name>`` for every request it serves.
+    """The rows of a server that implements ``on_<packet name>`` for every request it serves."""
+    return rows_for(_handlers(cls))
 
-    Of trigear's extensions a server need not implement any.
-    """
-    handlers: dict[int, Handler] = {
+
+@cache
+def _extended_rows(cls: type[ServerConnection]) -> tuple[Row, ...]:
+    """The same in extended mode. Of trigear's extensions a server need not implement any."""
+    handlers = _handlers(cls)
+    for packet in EXTENSIONS.values():
+        handler = getattr(cls, "on_" + packet.name.lower(), None)
+        if packet.asked_by and handler is not None:
+            handlers[packet.number] = handler
+    return rows_for(handlers)
+
+
+def _handlers(cls: type[ServerConnection]) -> dict[int, Handler]:
+    return {
         packet.number: getattr(cls, "on_" + packet.name.lower())
         for packet in PACKETS.values()
         if packet.asked_by and packet.served
     }
-    for packet in EXTENSIONS.values():
-        handler = getattr(cls, "on_" + packet.name.lower(), None)
-        if packet.asked_by and handler is not None:
-            handlers[packet.number] = _if_extended(packet.number, handler)
-    return rows_for(handlers)
-
-
-def _if_extended(number: int, handler: Handler) -> Handler:
-    """A handler that takes the packet only in extended mode."""
-
-    def handle(connection: ServerConnection, *args: bytes) -> None:
-        if connection.extended:
-            handler(connection, *args)
-        else:
-            connection.on_unknown_type(number)
-
-    return handle
 
 
 class Slot:
@@ -85,7 +81,7 @@ class ServerConnection(Connection):
             connection was asked for; may be called more than once.
     """
 
-    __slots__ = ("_heard", "_held", "_touch", "extended", "held_size")
+    __slots__ = ("_extended", "_heard", "_held", "_touch", "held_size")
 
     incoming = REQ
 
@@ -97,9 +93,20 @@ class ServerConnection(Connection):
         self._held: deque[bytes | Slot] | None = None
         self.held_size = 0
         """Bytes that wait behind an empty slot, or for it."""
-        self.extended = False
-        """Whether the peer understands trigear's own packets."""
+        self._extended = False
         self._heard = False
+
+    @property
+    def extended(self) -> bool:
+        """Whether the peer understands trigear's own packets. They are unknown until it says so,
+        as they are to any other server."""
+        return self._extended
+
+    def extend(self) -> None:
+        """The peer understands them; holds from the next call of :meth:`receive` on."""
+        self._extended = True
+        # The checker takes the hash of the instances for that of the class.
+        self.decoder.rows = _extended_rows(type(self))  # type: ignore[arg-type]
 
     # Output
 

@@ -92,13 +92,13 @@ class Decoder:
     ``max_line`` limits a text line, both in bytes.
     """
 
-    __slots__ = ("_buf", "_large", "_magic", "_need", "_pos", "_rows", "max_line", "max_packet")
+    __slots__ = ("_buf", "_large", "_magic", "_need", "_pos", "max_line", "max_packet", "rows")
 
     def __init__(
         self, magic: bytes, rows: Sequence[Row], *, max_packet: int, max_line: int
     ) -> None:
         self._magic = magic
-        self._rows = rows
+        self.rows = rows
         self.max_packet = max_packet
         self.max_line = max_line
         self._buf = b""
@@ -157,7 +157,7 @@ class Decoder:
         buf = self._buf
         pos = self._pos
         end = len(buf)
-        rows = self._rows
+        rows = self.rows
         magic = self._magic
         count = len(rows)
         while pos < end:
@@ -245,7 +245,7 @@ class Decoder:
         if found != self._magic:
             target.on_wrong_magic(number)
             return
-        row = self._rows[number] if number < len(self._rows) else None
+        row = self.rows[number] if number < len(self.rows) else None
         if row is None:
             target.on_unknown_type(number)
             return

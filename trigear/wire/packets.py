@@ -254,7 +254,7 @@ _ROWS: Final = (
         ("option",),
         _A,
         _N,
-        "Set an option of this connection: `exceptions`.",
+        "Set an option of this connection: `exceptions`, or `trigear` for extended mode.",
         (OPTION_RES,),
         strip_nul=True,
     ),
