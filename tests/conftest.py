@@ -125,6 +125,25 @@ def peer_tools() -> PeerTools:
     return tools
 
 
+@pytest.fixture(scope="session")
+def strace() -> str:
+    """The path of strace, which must be able to trace here. With CI=true it is installed, and never
+    skipped."""
+    program = "/usr/bin/strace"
+    in_ci = os.environ.get("CI") == "true"
+    if not os.path.exists(program):
+        if not in_ci:
+            pytest.skip("Debian package not installed here: strace")
+        if os.geteuid() != 0:
+            pytest.fail("only root can install strace", pytrace=False)
+        install(["strace"])
+    if answers(program, "-o", "/dev/null", "true") is None:
+        if not in_ci:
+            pytest.skip("strace may not trace here")
+        pytest.fail("strace may not trace here", pytrace=False)
+    return program
+
+
 @dataclass
 class ForeignServer:
     """A running server that is not ours; `process` belongs to the fixture that started it."""

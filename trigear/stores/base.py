@@ -28,7 +28,8 @@ KEY_BYTES: Final = 16
 class Keep(NamedTuple):
     """Write this job down, or replace what was written under the same (partition, sequence).
 
-    A tuple, in the order of a row: one is made per background job. ``due`` is in seconds since 1970, 0 for at once.
+    A tuple, in the order of a row: one is made for every background job. ``due`` is in seconds
+    since 1970, 0 for at once.
     """
 
     partition: int

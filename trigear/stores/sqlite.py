@@ -280,7 +280,7 @@ class SqliteStore:
         try:
             status = os.stat(self.path)
         except OSError as error:
-            raise StoreUnavailable(f"store {self.path}: {error.strerror}") from error
+            raise StoreUnavailable(f"store {self.path}: {_reason(error)}") from error
         if (status.st_dev, status.st_ino) != self._inode:
             raise StoreUnavailable(f"store {self.path}: another file has taken its place")
 

@@ -1,0 +1,93 @@
+"""Places where a store can be, one kind for each database, for the tests that hold for all."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from trigear.stores.base import Batch, Keep, Owner
+from trigear.stores.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from trigear.stores.base import Line, Row, Store
+
+OWNER = Owner(pid=4711, address="127.0.0.1:4730", version="9.8.7", seed=b"0123456789abcdef")
+
+
+class SqlitePlace:
+    """A folder for one database file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "jobs.sqlite3"
+        self._stores: list[Store] = []
+
+    def store(self) -> Store:
+        """One more store at this place, not yet opened."""
+        store = SqliteStore(str(self.path))
+        self._stores.append(store)
+        return store
+
+    def opened(self) -> Store:
+        store = self.store()
+        store.open(OWNER)
+        return store
+
+    def usurp(self) -> None:
+        """Do what an owner on another machine would do who got past the lock."""
+        with sqlite3.connect(self.path) as other:
+            other.execute("UPDATE store SET term = term + 1, batch = 0")
+        other.close()
+
+    def clear(self) -> None:
+        for store in self._stores:
+            store.close()
+
+
+PLACES = {"sqlite": SqlitePlace}
+
+
+def job(sequence: int, workload: bytes = b"work", *, partition: int = 0, **other: object) -> Keep:
+    """A line that keeps a job."""
+    line = Keep(
+        partition=partition,
+        sequence=sequence,
+        tenant="default",
+        function=b"f",
+        unique=b"",
+        handle=b"H:test:%d" % sequence,
+        priority=1,
+        due=0.0,
+        losses=0,
+        reducer=b"",
+        workload=workload,
+    )
+    return line._replace(**other)
+
+
+def write(store: Store, number: int, *lines: Line) -> Batch:
+    """Commit the lines as the batch of this number."""
+    batch = Batch(number, lines)
+    store.commit(batch)
+    return batch
+
+
+def pages(store: Store, limit: int = 100) -> Iterator[list[Row]]:
+    after = None
+    while True:
+        rows = list(store.scan(after, limit))
+        yield rows
+        if len(rows) < limit:
+            return
+        after = rows[-1].partition, rows[-1].sequence
+
+
+def content(store: Store) -> list[Row]:
+    """Everything that is in the store, in its order."""
+    return [row for page in pages(store) for row in page]
+
+
+def sequences(rows: Iterable[Row]) -> list[int]:
+    return [row.sequence for row in rows]

@@ -1,0 +1,221 @@
+"""What every store does, whatever the database behind it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.stores.places import OWNER, PLACES, content, job, pages, sequences, write
+from trigear.errors import StoreFenced, StoreUnusable
+from trigear.stores.base import Batch, Forget, Keep, Losses, Owner
+
+EVERY_BYTE = bytes(range(256))
+
+
+def test_a_new_store_is_empty_and_keeps_the_key_it_was_given(place):
+    store = place.store()
+    tenure = store.open(OWNER)
+    assert (tenure.term, tenure.key) == (1, OWNER.seed)
+    assert content(store) == []
+    assert place.path.name in store.name
+
+
+def test_every_opening_has_a_term_of_its_own_and_the_key_stays(place):
+    terms = []
+    for seed in (b"a" * 16, b"b" * 16, b"c" * 16):
+        store = place.store()
+        tenure = store.open(Owner(1, "nowhere", "1", seed))
+        assert tenure.key == b"a" * 16
+        terms.append(tenure.term)
+        store.close()
+    assert terms == sorted(set(terms))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        job(7),
+        job(7, b""),
+        job(7, EVERY_BYTE, unique=EVERY_BYTE[1:65], reducer=b"r", function=b"\xff f"),
+        job(7, b"x" * 3_000_000),
+        job(7, partition=1023, tenant="rouge é", priority=2, due=1.75e9 + 0.25, losses=3),
+        job((1 << 62) + 5),
+    ],
+    ids=["plain", "empty", "every byte", "large", "all fields", "far"],
+)
+def test_a_job_comes_back_as_it_was_kept(place, line):
+    store = place.opened()
+    write(store, 1, line)
+    store.close()
+    assert content(place.opened()) == [line]
+
+
+def test_jobs_come_in_the_order_of_partition_and_sequence_page_by_page(place):
+    keys = [(partition, sequence) for partition in (0, 1, 2) for sequence in range(1, 8)]
+    store = place.opened()
+    shuffled = sorted(keys, key=lambda key: (key[1] * 5 % 7, key[0]))
+    write(store, 1, *(job(sequence, partition=partition) for partition, sequence in shuffled))
+    for limit in (1, 4, 7, 21, 22):
+        found = [[(row.partition, row.sequence) for row in page] for page in pages(store, limit)]
+        assert [key for page in found for key in page] == keys
+        assert {len(page) for page in found[:-1]} <= {limit}
+
+
+def test_what_is_kept_again_replaces_what_was_there(place):
+    store = place.opened()
+    write(store, 1, job(1, b"first"), job(2))
+    write(store, 2, job(1, b"second"))
+    assert content(store) == [job(1, b"second"), job(2)]
+
+
+def test_what_is_forgotten_is_gone_and_nothing_else(place):
+    store = place.opened()
+    write(store, 1, job(1), job(2), job(1, partition=1))
+    write(store, 2, Forget(0, 1), Forget(0, 9), Forget(5, 2))
+    assert content(store) == [job(2), job(1, partition=1)]
+
+
+def test_lost_attempts_are_counted_in_the_record_and_only_there(place):
+    store = place.opened()
+    write(store, 1, job(1, b"w"), job(2))
+    write(store, 2, Losses(0, 1, 4), Losses(0, 3, 9))
+    assert content(store) == [job(1, b"w", losses=4), job(2)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "left"),
+    [
+        ([job(1), Forget(0, 1)], []),
+        ([Forget(0, 1), job(1)], [job(1)]),
+        ([job(1, b"a"), job(1, b"b")], [job(1, b"b")]),
+        ([job(1), Losses(0, 1, 2)], [job(1, losses=2)]),
+        ([job(1), Losses(0, 1, 2), Losses(0, 1, 3)], [job(1, losses=3)]),
+        ([Losses(0, 1, 2), job(1)], [job(1)]),
+        ([job(1), Losses(0, 1, 2), Forget(0, 1)], []),
+        ([job(1), Forget(0, 1), Losses(0, 1, 2)], []),
+        ([Forget(0, 1), Forget(0, 1)], []),
+        ([], [job(1, b"before")]),
+    ],
+)
+def test_lines_of_a_batch_count_in_order(place, lines, left):
+    store = place.opened()
+    write(store, 1, job(1, b"before"))
+    write(store, 2, *lines)
+    assert content(store) == left
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 64, 511, 512, 513, 4096])
+def test_batches_of_every_size_are_written_whole(place, size):
+    store = place.opened()
+    write(store, 1, *(job(number) for number in range(1, size + 1)))
+    assert sequences(content(store)) == list(range(1, size + 1))
+    gone = [Forget(0, number) for number in range(1, size + 1)]
+    write(store, 2, *gone[1:], job(size + 1))
+    assert sequences(content(store)) == [1, size + 1]
+
+
+def test_a_batch_written_twice_is_written_once(place):
+    store = place.opened()
+    batch = write(store, 1, job(1), job(2))
+    store.commit(batch)
+    assert sequences(content(store)) == [1, 2]
+
+
+def test_a_batch_that_comes_again_late_does_not_bring_back_what_has_ended(place):
+    store = place.opened()
+    batch = write(store, 1, job(1), job(2))
+    write(store, 2, Forget(0, 1))
+    store.commit(batch)
+    assert sequences(content(store)) == [2]
+
+
+def test_a_store_tells_whether_it_holds_a_batch(place):
+    store = place.opened()
+    batch = write(store, 1, job(1))
+    assert store.holds(batch)
+    assert not store.holds(Batch(2, (job(2),)))
+    assert sequences(content(store)) == [1]
+    write(store, 2, job(2))
+    assert sequences(content(store)) == [1, 2]
+
+
+def test_numbers_of_batches_begin_anew_with_every_owner(place):
+    store = place.opened()
+    write(store, 5, job(1))
+    store.close()
+    store = place.opened()
+    assert not store.holds(Batch(1, (job(2),)))
+    write(store, 1, job(2))
+    assert sequences(content(store)) == [1, 2]
+
+
+def test_a_second_owner_is_refused_and_told_who_the_first_is(place):
+    first = place.opened()
+    with pytest.raises(StoreUnusable, match=r"another server \(pid 4711 at 127\.0\.0\.1:4730\)"):
+        place.opened()
+    write(first, 1, job(1))
+    first.close()
+    assert sequences(content(place.opened())) == [1]
+
+
+def test_closing_twice_is_closing_once(place):
+    store = place.opened()
+    store.close()
+    store.close()
+    place.opened()
+
+
+def test_a_store_that_never_opened_can_be_closed(place):
+    place.store().close()
+
+
+def test_an_owner_whose_store_was_taken_over_writes_no_more(place):
+    store = place.opened()
+    write(store, 1, job(1))
+    place.usurp()
+    with pytest.raises(StoreFenced, match="another server owns it now"):
+        write(store, 2, job(2))
+    with pytest.raises(StoreFenced, match="another server owns it now"):
+        store.holds(Batch(2, (job(2),)))
+    store.close()
+    assert sequences(content(place.opened())) == [1]
+
+
+@st.composite
+def _line(draw):
+    partition, sequence = draw(st.integers(0, 1)), draw(st.integers(1, 6))
+    kind = draw(st.sampled_from([Keep, Losses, Forget]))
+    if kind is Keep:
+        return job(sequence, draw(st.binary(max_size=3)), partition=partition)
+    if kind is Losses:
+        return Losses(partition, sequence, draw(st.integers(0, 9)))
+    return Forget(partition, sequence)
+
+
+@pytest.mark.parametrize("kind", PLACES)
+@given(batches=st.lists(st.tuples(st.lists(_line(), max_size=12), st.booleans()), max_size=8))
+@settings(max_examples=60)
+def test_any_batches_leave_what_doing_their_lines_one_by_one_leaves(kind, batches):
+    expected: dict[tuple[int, int], Keep] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = PLACES[kind](Path(folder))
+        store = place.opened()
+        for number, (lines, reopen) in enumerate(batches, 1):
+            for line in lines:
+                key = line.partition, line.sequence
+                if isinstance(line, Keep):
+                    expected[key] = line
+                elif isinstance(line, Forget):
+                    expected.pop(key, None)
+                elif key in expected:
+                    expected[key] = expected[key]._replace(losses=line.losses)
+            write(store, number, *lines)
+            if reopen:
+                store.close()
+                store = place.opened()
+        assert content(store) == [expected[key] for key in sorted(expected)]
+        place.clear()
