@@ -323,7 +323,7 @@ def test_a_file_that_was_removed_or_replaced_is_not_written_to(place):
 
 def test_a_row_that_the_table_does_not_take_refuses_its_batch(place):
     store = place.opened()
-    with pytest.raises(StoreUnavailable, match="NOT NULL constraint failed: job.workload"):
+    with pytest.raises(StoreUnavailable, match=r"NOT NULL constraint failed: job\.workload"):
         write(store, 1, job(1), job(2, workload=None))
     write(store, 2, job(3))
     assert sequences(content(store)) == [3]
