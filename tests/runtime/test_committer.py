@@ -21,6 +21,7 @@ from trigear.runtime.committer import RETRY_LIMIT, RETRY_SECONDS
 from trigear.runtime.server import open_server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 REFUSED = ("ERROR", b"QUEUE_ERROR", b"The job could not be stored")
@@ -30,11 +31,17 @@ async def submit(peer: Caller, workload: bytes) -> None:
     await peer.tell("SUBMIT_JOB_BG", b"f", b"", workload)
 
 
+async def until(condition: Callable[[], bool], clock: MockClock | None = None) -> None:
+    """Wait until the store's thread has come so far; with a clock, let time pass meanwhile."""
+    while not condition():
+        await wait_all_tasks_blocked(0.001)
+        if clock is not None:
+            clock.jump(RETRY_SECONDS / 2)
+
+
 async def until_asked(book: Book, questions: int, clock: MockClock) -> None:
     """Let time pass until the store was asked so often what became of a batch."""
-    while book.questions < questions:
-        clock.jump(RETRY_SECONDS)
-        await wait_all_tasks_blocked(0.001)
+    await until(lambda: book.questions >= questions, clock)
 
 
 async def test_what_is_written_is_answered(tmp_path: Path) -> None:
@@ -116,23 +123,16 @@ async def test_what_could_not_be_erased_is_erased_later_and_the_store_is_not_ham
         assert await peer.grab() == handle
         book.trouble = StoreUnavailable("the disk is full")
         await peer.tell("WORK_COMPLETE", handle, b"")
-        await book.begun()
-        before = book.commits
-        for _ in range(10):
+        await until(lambda: book.commits == 2)
+        start = trio.current_time()
+        for _ in range(20):
             await wait_all_tasks_blocked(0.001)
-        assert book.commits <= before + 1, "no time has passed"
-        pause = RETRY_SECONDS
-        for _ in range(4):
-            mock_clock.jump(pause)
-            pause = min(pause * 2, RETRY_LIMIT)
-            await book.begun()
-            await wait_all_tasks_blocked(0.001)
+        assert book.commits == 2, "no time has passed"
+        await until(lambda: book.commits == 5, mock_clock)
+        assert trio.current_time() - start >= RETRY_SECONDS * (1 + 2 + 4)
         assert book.workloads == [b"w"]
         book.trouble = None
-        mock_clock.jump(RETRY_LIMIT)
-        await book.begun()
-        await peer.submit("SUBMIT_JOB_BG", b"f", b"", b"2")
-        assert book.workloads == [b"2"]
+        await until(lambda: book.workloads == [], mock_clock)
 
 
 @pytest.mark.parametrize(
