@@ -15,6 +15,7 @@ from trigear.runtime.worker import Worker, WorkerJob
 
 if TYPE_CHECKING:
     from tests.conftest import ForeignServer
+    from trigear.runtime.shift import Crew
 
 
 @pytest.mark.peers
@@ -63,4 +64,53 @@ async def test_jobs_go_round(gearmand_c: ForeignServer) -> None:
         assert any(
             line.endswith("reverser : fail reverse") for line in await client.admin("workers")
         )
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.peers
+async def test_a_job_over_its_deadline_is_done_by_another(gearmand_c: ForeignServer) -> None:
+    """gearmand is told by the end of the connection, which takes no other job along."""
+    slow, quick = Worker(max_jobs=2), Worker()
+    begun, other_begun, deadline = trio.Event(), trio.Event(), trio.Event()
+
+    @slow.function("f", timeout=3600)
+    async def stop(job: WorkerJob) -> bytes:
+        if job.workload == b"other":
+            other_begun.set()
+            await deadline.wait()
+            return b"not touched"
+        begun.set()
+        # What the passing of the timeout does, without waiting for it.
+        (held,) = [held for shift in crew().shifts for held in shift._held if held is job]
+        held.deadline = held.scope.deadline = trio.current_time()
+        try:
+            await trio.sleep_forever()
+        finally:
+            deadline.set()
+        raise AssertionError
+
+    @quick.function("f")
+    async def answer(job: WorkerJob) -> bytes:
+        return b"done by another"
+
+    def crew() -> Crew:
+        assert slow._crew is not None
+        return slow._crew
+
+    async with connect(gearmand_c.address) as client, trio.open_nursery() as nursery:
+        await nursery.start(slow.run, gearmand_c.address)
+        answers: dict[bytes, bytes] = {}
+
+        async def submit(workload: bytes) -> None:
+            answers[workload] = await client.submit("f", workload)
+
+        async with trio.open_nursery() as jobs:
+            jobs.start_soon(submit, b"other")
+            await other_begun.wait()
+            jobs.start_soon(submit, b"late")
+            await begun.wait()
+            await deadline.wait()
+            slow.drain()
+            await nursery.start(quick.run, gearmand_c.address)
+        assert answers == {b"other": b"not touched", b"late": b"done by another"}
         nursery.cancel_scope.cancel()

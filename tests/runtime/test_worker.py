@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
-from tests.runtime.scripted import ScriptedPlace, ScriptedServer
+from tests.runtime.scripted import ScriptedPlace
+from tests.runtime.workplace import H, assign, at_work, greet, meet, part
 from trigear.errors import ConfigError, ConnectionLost, JobRaised, LocalProtocolError, Refused
 from trigear.runtime.client import open_client
 from trigear.runtime.worker import Worker, WorkerJob
 from trigear.testing.memory import open_memory_server
-from trigear.wire.packets import ERROR, JOB_ASSIGN_UNIQ, NO_JOB, NOOP, OPTION_RES
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-H = b"H:here:1"
-
-
-async def greet(server: ScriptedServer, *, extended: bool, name: bytes | None = None) -> None:
-    """Hear the worker's greeting, and say what kind of server this is."""
-    said, its_name = await server.hears()
-    assert said == "SET_CLIENT_ID"
-    assert name in {None, its_name}
-    await server.expects(("OPTION_REQ", b"trigear"))
-    if extended:
-        await server.says(OPTION_RES, b"trigear")
-    else:
-        await server.says(ERROR, b"UNKNOWN_OPTION", b"what?")
-
-
-async def meet(server: ScriptedServer, worker: Worker, *, extended: bool = True) -> None:
-    """Greet, and hear the functions."""
-    await greet(server, extended=extended)
-    for _ in worker._functions:
-        assert (await server.hears())[0] in {"CAN_DO", "CAN_DO_TIMEOUT"}
-
-
-@asynccontextmanager
-async def at_work(worker: Worker, *, extended: bool = True) -> AsyncIterator[ScriptedServer]:
-    """A server at which the worker has announced its functions, and been heard.
-
-    Afterwards the worker is cancelled.
-    """
-    place = ScriptedPlace()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(worker.run, place)
-        server = await place.accepts()
-        await meet(server, worker, extended=extended)
-        yield server
-        nursery.cancel_scope.cancel()
-        await server.hangs_up()
-
-
-async def assign(
-    server: ScriptedServer, workload: bytes = b"w", handle: bytes = H, function: bytes = b"f"
-) -> None:
-    await server.expects(("GRAB_JOB_UNIQ",))
-    await server.says(JOB_ASSIGN_UNIQ, handle, function, b"u", workload)
-
+from trigear.wire.packets import ERROR, JOB_ASSIGN_UNIQ, NO_JOB, NOOP
 
 # Greetings and the cycle
 
@@ -408,8 +359,7 @@ async def test_what_a_handler_does_after_the_end_is_nobodys_business(end: str) -
         await meet(server, worker)
         await assign(server)
         await server.hangs_up()
-        await place.accepts()
-        nursery.cancel_scope.cancel()
+        await part(nursery, await place.accepts())
 
 
 async def test_a_handler_that_still_talks_learns_that_the_connection_broke() -> None:

@@ -311,7 +311,7 @@ class Shift:
 
     def _see_whether_done(self) -> None:
         idle = not self._held and self.link.machine.state is not State.GRABBING
-        if self.crew.draining.is_set() and self._working and idle:
+        if self.crew.draining.is_set() and self._working and idle and not self.over.is_set():
             self._unregister()
             self.over.set()
 
@@ -320,7 +320,7 @@ class Shift:
     def grab(self) -> None:
         """Ask for another job if there is a place for one, and nothing else is under way."""
         machine = self.link.machine
-        usable = self._working and self.link.failure is None and machine.state is State.AWAKE
+        usable = self._working and not self.over.is_set() and machine.state is State.AWAKE
         if usable and not (self.alone and self._held) and self.crew.take(self):
             machine.grab()
             self.link.kick()
@@ -392,8 +392,10 @@ class Shift:
             finally:
                 job.over = True
                 self._held.discard(job)
+                self.link.kick()
                 if self._leaving and not self._held:
                     self.idle.set()
+            self._see_whether_done()
             if job.left_behind is not None:
                 await job.left_behind.wait()
         except BaseException:
@@ -403,8 +405,6 @@ class Shift:
         finally:
             self.crew.give(self.lane)
         self.grab()
-        self._see_whether_done()
-        self.link.kick()
 
     async def _call(self, job: Held, call: Call) -> None:
         """Run a handler and queue what comes of it, without a moment in between in which finished

@@ -32,17 +32,18 @@ def in_thread(
 
         def run() -> bytes | None:
             try:
-                return handler(BlockingJob(job))
+                result: object = handler(BlockingJob(job))
+                if inspect.iscoroutine(result):
+                    result.close()
+                    raise TypeError(
+                        "the handler is a plain function and returned a coroutine:"
+                        " make it `async def`"
+                    )
+                return result  # type: ignore[return-value]  # checked by whoever sends it
             finally:
                 with suppress(trio.RunFinishedError):  # nobody waits any more
                     token.run_sync_soon(ended.set)
 
-        result: object = await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=limiter)
-        if inspect.iscoroutine(result):
-            result.close()
-            raise TypeError(
-                "the handler is a plain function and returned a coroutine: make it `async def`"
-            )
-        return result  # type: ignore[return-value]  # checked by whoever sends it
+        return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=limiter)
 
     return call

@@ -85,8 +85,8 @@ __all__ = [
 
 log: Final = logging.getLogger("trigear.worker")
 
-GREETING_SECONDS: Final = 10.0
-"""How long a server may take to answer the first question."""
+PATIENCE: Final = 10.0
+"""Seconds that a server may take to let us in, and to answer the first question."""
 
 HEARTBEAT_SECONDS: Final = 20.0
 """How often a server in extended mode is told that the worker lives. It gives up after three."""
@@ -439,11 +439,14 @@ class _Post:
 
     async def _connect(self) -> ConnectionLost | None:
         """Connect and work until the connection ends; why it was lost, if it was."""
-        with self.crew.until_drained() as waiting:
+        patience = trio.CancelScope(deadline=trio.current_time() + PATIENCE)
+        with self.crew.until_drained() as waiting, patience:
             try:
                 stream = await self.place.open()
             except ConnectionLost as error:
                 return error
+        if patience.cancelled_caught:
+            return ConnectionLost(f"no connection to {self.place.name} within {PATIENCE:g} s")
         if waiting.cancelled_caught:
             return None
         return await self._work_over(stream)
@@ -459,7 +462,7 @@ class _Post:
             hidden_nursery() as heart,
         ):
             shift.greet(link)
-            with crew.until_drained(), trio.move_on_after(GREETING_SECONDS) as patience:
+            with crew.until_drained(), trio.move_on_after(PATIENCE) as patience:
                 await shift.greeted.wait()
             if patience.cancelled_caught:
                 return ConnectionLost(f"{name} does not answer; is it a Gearman server?")
