@@ -59,9 +59,33 @@ def test_keepalive_has_the_limits_of_the_system(settings: dict[str, Any], says: 
     assert str(caught.value) == says
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"port": 65536}, "port: 65536 is not between 0 and 65535"),
+        ({"port": -1}, "port: -1 is not between 0 and 65535"),
+        ({"backlog": -1}, "backlog: -1 is negative"),
+        ({"grace": -0.5}, "grace: -0.5 s is negative"),
+        (
+            {"allow": ("::1", "10.0.0.0/33")},
+            "allow: '10.0.0.0/33' is no network; write 10.0.0.0/8 or ::1",
+        ),
+        ({"allow": ("localhost",)}, "allow: 'localhost' is no network; write 10.0.0.0/8 or ::1"),
+    ],
+)
+def test_a_server_with_sockets_has_settings_with_limits(
+    settings: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ServerConfig(**settings)
+    assert str(caught.value) == says
+
+
 def test_settings_at_their_limits_are_fine() -> None:
     EngineConfig(handle_prefix=b"x" * 42, max_packet=1024, wakeup=0, attempts=0)
     EngineConfig(handle_prefix=b"\xff", wakeup=255)
+    ServerConfig(port=0, backlog=0, grace=0, allow=("10.0.0.1/8",))
+    ServerConfig(port=65535, grace=None)
     Keepalive(idle=1, interval=32767, count=127, user_timeout=None)
     FunctionSettings(timeout=0, attempts=0, on_timeout=OnTimeout.FAIL)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -143,3 +144,18 @@ class ServerConfig:
     keepalive: Keepalive | None = field(default_factory=Keepalive)
     grace: float | None = 30.0
     compat_gearmand: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError("port", f"{self.port} is not between 0 and 65535")
+        if self.backlog < 0:
+            raise ConfigError("backlog", f"{self.backlog} is negative")
+        if self.grace is not None and self.grace < 0:
+            raise ConfigError("grace", f"{self.grace} s is negative")
+        for network in self.allow:
+            try:
+                ip_network(network, strict=False)
+            except ValueError as error:
+                raise ConfigError(
+                    "allow", f"{network!r} is no network", "write 10.0.0.0/8 or ::1"
+                ) from error
