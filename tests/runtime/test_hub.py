@@ -269,6 +269,39 @@ async def test_a_dead_peer_is_noticed_while_it_is_not_read_after_what_it_had_sai
         assert await room.settled() < polls + 30
 
 
+async def test_who_says_nonsense_and_goes_is_told_of_for_the_nonsense() -> None:
+    async with open_room() as room:
+        wire = room.wire()
+        wire.sock.send(b"\0XYZ")
+        wire.sock.shutdown(socket.SHUT_WR)
+        await room.settled()
+        assert room.closed == {CloseReason.BAD_MAGIC: 1}
+
+
+async def test_who_does_not_want_to_hear_is_heard_all_the_same() -> None:
+    async with open_room() as room:
+        wire = room.wire()
+        wire.sock.shutdown(socket.SHUT_RD)
+        for _ in range(2):
+            await wire.tell("SUBMIT_JOB_BG", b"f", b"", b"w")
+            await room.settled()
+        assert room.engine.statistics().jobs == 2
+        await wire.close()
+        await room.settled()
+        assert len(room.hub) == 0
+
+
+async def test_input_that_fills_a_read_exactly_is_handled() -> None:
+    async with open_room() as room:
+        wire = room.wire()
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        data = packet("ECHO_REQ", b"x" * (hub.READ_SIZE - HEADER_SIZE))
+        assert wire.sock.send(data) == hub.READ_SIZE
+        assert len((await wire.next())[1]) == hub.READ_SIZE - HEADER_SIZE
+        await room.settled()
+        assert await wire.ask("ECHO_REQ", b"on") == ("ECHO_RES", b"on")
+
+
 async def test_a_half_closed_peer_that_does_not_read_waits_without_a_busy_loop() -> None:
     async with open_room(SMALL) as room:
         wire = room.wire()
