@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.runtime.calls import GREETING, Call
 from tests.runtime.scripted import ScriptedServer, scripted
 from trigear.engine.config import EngineConfig
 from trigear.errors import (
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 H = b"H:here:1"
-GREETING = (("OPTION_REQ", b"exceptions"), ("OPTION_REQ", b"trigear"))
 
 
 @asynccontextmanager
@@ -60,34 +60,6 @@ async def against_script() -> AsyncIterator[tuple[Client, ScriptedServer]]:
         await server.says(ERROR, b"UNKNOWN_OPTION", b"what?")
         yield client, server
         await server.hangs_up()
-
-
-class Call:
-    """A call under way in a task of its own."""
-
-    def __init__(self, nursery: trio.Nursery, call: Callable[[], Awaitable[object]]) -> None:
-        self.scope = trio.CancelScope()
-        self.done = trio.Event()
-        self.result: object = None
-        self.error: Exception | None = None
-        nursery.start_soon(self._run, call)
-
-    async def _run(self, call: Callable[[], Awaitable[object]]) -> None:
-        with self.scope:
-            try:
-                self.result = await call()
-            except Exception as error:
-                self.error = error
-        self.done.set()
-
-    async def outcome(self) -> object:
-        await self.done.wait()
-        return self.error or self.result
-
-    async def cancel(self) -> None:
-        self.scope.cancel()
-        await self.done.wait()
-        assert self.scope.cancelled_caught
 
 
 # What is sent, and what comes back
