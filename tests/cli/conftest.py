@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plain import server_in_thread
 from trigear.cli.root import run_gearmand, run_trigear
 from trigear.wire.codec import request
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterator
+
+    from tests.cli.talking import Terminal
 
 PATIENCE = 30.0  # seconds until a test gives up on a process or a socket
 
@@ -210,3 +214,47 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="trigear-") as name:
         os.chmod(name, 0o755)
         yield Path(name)
+
+
+# Commands that talk to a server
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server, named by the environment."""
+    with server_in_thread() as (address,):
+        monkeypatch.setenv("TRIGEAR_SERVERS", address)
+        yield address
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address where no server is, named by the environment."""
+    monkeypatch.setenv("GEARMAN_SERVERS", "127.0.0.1:1")
+    return "127.0.0.1:1"
+
+
+@pytest.fixture
+def type_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Set what commands in this process find on standard input."""
+
+    def put(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    return put
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Terminal]]:
+    """Run `trigear` on a terminal."""
+    from tests.cli.talking import Terminal
+
+    opened: list[Terminal] = []
+
+    def run(*args: str, streams: str = "ioe") -> Terminal:
+        opened.append(Terminal(*args, streams=streams))
+        return opened[-1]
+
+    yield run
+    for one in opened:
+        one.close()

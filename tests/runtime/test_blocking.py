@@ -354,6 +354,8 @@ def test_job_goes_on_after_a_wait_that_ran_out_of_time(server: str, client: Bloc
     client.timeout = None
     with plain_worker(server, reverse=reverse):
         assert job.result() == b"cba"
+        client.timeout = float("inf")
+        assert client.submit("reverse", b"xyz") == b"zyx"
 
 
 def test_flood_of_updates_does_not_put_off_the_time_limit(

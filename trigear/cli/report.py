@@ -38,8 +38,6 @@ class Status(enum.IntEnum):
     BUG = 70
     """Something in trigear broke; a supervisor should start it again."""
     INTERRUPTED = 130
-    PIPE = 141
-    """Nobody reads the results any more."""
 
 
 class Failure(Exception):

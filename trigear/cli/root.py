@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
@@ -105,11 +103,6 @@ def run(command: click.Command, program: str, args: Sequence[str]) -> int:
         end = command.main(list(args), prog_name=program, standalone_mode=False, obj=manners)
     except SystemExit:
         raise
-    except BrokenPipeError:
-        # Who read the results has seen enough, as `| head` does: nothing to complain of. What is
-        # still buffered must not be tried again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Status.PIPE
     except BaseException as error:
         return report(program, only_one(error), manners)
     return end if isinstance(end, int) else Status.DONE

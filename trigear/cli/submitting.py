@@ -220,7 +220,9 @@ class Submitter:
             task.look = float("inf")  # somebody works on it
             match update:
                 case events.Status():
-                    self.progress.show(self.label(task), update.numerator, update.denominator)
+                    # The line would be drawn over a result that stops in the middle of one.
+                    if not (task.line_begun and self.on_terminal):
+                        self.progress.show(self.label(task), update.numerator, update.denominator)
                 case events.Warning():
                     task.warnings.append(update.data)
                     if not self.plan.as_json:
@@ -231,7 +233,7 @@ class Submitter:
 
     def label(self, task: Task) -> str:
         name = shown(task.order.function)
-        return name if self.plan.single else f"{name}, {self.done} done,"
+        return name if self.plan.single else f"{self.done} done · {name}"
 
     def print(self, task: Task, data: bytes) -> None:
         """Print a part of a result as it is, or behind the function's name."""
@@ -284,7 +286,7 @@ class Submitter:
     def told_by(self, data: bytes) -> str:
         """What an exception says, as one line."""
         try:
-            text = " · ".join(line for line in data.decode().splitlines() if line.strip())
+            text = " · ".join(filter(None, map(str.strip, data.decode().splitlines())))
         except UnicodeDecodeError:
             return f"{len(data)} bytes that are no text"
         text = shown(text)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 CHUNK: Final = 65536
 """Bytes asked of the socket at a time."""
 
+LONGEST: Final = 1e6
+"""Seconds that the system can count for us while we wait; eleven days are as good as any time."""
+
 # poll needs no descriptor of its own; where there is none, select has to do.
 _Selector: Final[type[selectors.BaseSelector]] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
@@ -155,7 +158,8 @@ class BlockingLink:
             if wanted != self._watched:
                 self._selector.modify(self._socket, wanted)
                 self._watched = wanted
-            ready = self._selector.select(patience)
+            endless = patience is None or patience > LONGEST
+            ready = self._selector.select(None if endless else patience)
             if any(mask & selectors.EVENT_READ for _, mask in ready):
                 self._receive()
             return bool(ready)
