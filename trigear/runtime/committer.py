@@ -112,6 +112,7 @@ class Committer:
     async def _resolve(self, ticket: Commit) -> StoreError | None:
         """Ask until the store says whether it holds a batch."""
         pause = RETRY_SECONDS
+        said = ""
         while True:
             await trio.sleep(pause)
             pause = min(pause * 2, RETRY_LIMIT)
@@ -123,6 +124,8 @@ class Committer:
                 return error
             except Exception as error:
                 # Whatever it is: nobody may be answered before the store has.
-                log.info("whether a batch was written is still unknown: %s", error)
+                if str(error) != said:
+                    said = str(error)
+                    log.info("whether a batch was written is still unknown: %s", error)
             else:
                 return None if held else StoreUnavailable("the batch was not written")
