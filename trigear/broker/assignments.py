@@ -64,7 +64,7 @@ class Assignments:
     ) -> None:
         self._observer = observer
         self._keeper = keeper
-        self._seq = term << TERM_SHIFT
+        self._seq = self.first_sequence = term << TERM_SHIFT
         self._stamp = 0
         self._wakeups = Wakeups(wakeup)
         self._wake = self._wakeups.wake

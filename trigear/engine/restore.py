@@ -29,6 +29,8 @@ def restore(broker: Broker, row: Row, now: Now) -> str | None:
     why = _fault_of(row)
     if why is not None:
         return why
+    if row.sequence >= broker.first_sequence:
+        return "its number is from a term that has not been yet"
     tenant = broker.tenant(row.tenant)
     if broker.function(tenant, row.function).partition.number != row.partition:
         return "the function does not belong to this partition"
