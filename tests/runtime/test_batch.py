@@ -332,3 +332,23 @@ async def test_a_batch_ends_with_its_client(autojump_clock: MockClock) -> None:
             batch = client.map("f", workloads(5), concurrency=2)
             call = await Taking(nursery, batch).next()
         assert isinstance(await call.outcome(), trio.ClosedResourceError)
+
+
+async def test_a_batch_that_another_task_closes_is_over(autojump_clock: MockClock) -> None:
+    place = ScriptedPlace()
+    async with client_of(place, patience=60) as client, trio.open_nursery() as nursery:
+        server = await greeted(place)
+        waiting_for_a_job = Taking(nursery, client.map("f", workloads(5), concurrency=2))
+        one = await waiting_for_a_job.next()
+        await accept(server, 0, 1)
+        place.closed = True
+        waiting_for_a_job.batch.close()
+        await server.hangs_up()
+        await trio.testing.wait_all_tasks_blocked()
+        waiting_for_a_server = Taking(nursery, client.map("f", workloads(5), concurrency=2))
+        two = await waiting_for_a_server.next()
+        waiting_for_a_server.batch.close()
+        place.closed = False
+        for call in one, two:
+            assert isinstance(await call.outcome(), StopAsyncIteration)
+        await (await greeted(place)).hangs_up()

@@ -154,12 +154,15 @@ class Batch:
         self._window.clear()
         self._unsent.clear()
         self._over.clear()
+        self._changed.unpark_all()
 
     async def _fill(self) -> None:
         """Submit as many as there is room for."""
         while self._unsent or self._has_next():
             entry = self._unsent[0]
             upstream = await self._pool.pick(entry.order.home(self._pool))
+            if not self._unsent or self._unsent[0] is not entry:
+                continue  # the batch was closed meanwhile, or another task was quicker
             # From here to the end of the round nothing waits: what is taken out is under way.
             self._unsent.popleft()
             try:
@@ -199,8 +202,6 @@ class Batch:
 
     def _ended(self, entry: _Entry) -> None:
         """Nothing more will be heard of an entry."""
-        if self._window.get(entry.index) is not entry:
-            return
         if self._resubmit and entry.is_in_doubt:
             again = self._window[entry.index] = _Entry(self, entry.index, entry.order)
             self._unsent.append(again)
