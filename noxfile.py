@@ -92,6 +92,8 @@ def fuzz(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     examples = os.environ.get("TRIGEAR_FUZZ_EXAMPLES", FUZZ_EXAMPLES)
     session.run(
-        *("python", "-bb", "-m", "pytest", "tests/fuzz", *session.posargs),
+        # A million inputs take longer than any other test may, and the figures are worth seeing.
+        *("python", "-bb", "-m", "pytest", "tests/fuzz", "-s", "-o", "faulthandler_timeout=0"),
+        *session.posargs,
         env={"TRIGEAR_FUZZ_EXAMPLES": examples},
     )
