@@ -58,7 +58,7 @@ LIMITS = (
         "gearmand turns the exception into a `WORK_FAIL` that carries one NUL too many, which the "
         "tool's library takes for somebody else's: the tool waits for ever.",
         clients=("gearman",),
-        workers=("php", "perl", "gear"),
+        workers=("php", "perl", "gear", "trigear"),
         servers=("gearmand",),
     ),
     Limit(

@@ -364,4 +364,10 @@ PEERS = (
         _script_client(sys.executable, str(PROGRAMS / "gear_client.py")),
         _script_worker(sys.executable, str(PROGRAMS / "gear_worker.py")),
     ),
+    Peer(
+        "trigear",
+        "trigear",
+        _script_client(sys.executable, str(PROGRAMS / "trigear_client.py")),
+        _script_worker(sys.executable, str(PROGRAMS / "trigear_worker.py")),
+    ),
 )
