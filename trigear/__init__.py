@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     from trigear.runtime.batch import Batch, Outcome
     from trigear.runtime.blocking import BlockingClient, connect_blocking
     from trigear.runtime.client import Client, connect
+    from trigear.runtime.job import WorkerJob
     from trigear.runtime.values import JobStatus
     from trigear.runtime.waiting import Job
+    from trigear.runtime.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -76,6 +78,8 @@ __all__ = [
     "TrigearError",
     "TrigearInternalError",
     "Warning",
+    "Worker",
+    "WorkerJob",
     "__version__",
     "connect",
     "connect_blocking",
@@ -107,6 +111,8 @@ _HOME = {
     "TrigearError": "trigear.errors",
     "TrigearInternalError": "trigear.errors",
     "Warning": "trigear.protocol.events",
+    "Worker": "trigear.runtime.worker",
+    "WorkerJob": "trigear.runtime.job",
     "connect": "trigear.runtime.client",
     "connect_blocking": "trigear.runtime.blocking",
 }

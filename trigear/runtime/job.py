@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from trigear.errors import LocalProtocolError
+from trigear.model import public
 from trigear.runtime.values import as_data
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Outlet(Protocol):
         """Wait until what was said is on its way."""
 
 
+@public
 class WorkerJob:
     """One job, for a handler that runs on Trio.
 

@@ -59,6 +59,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 
 from trigear.errors import ConnectionLost
+from trigear.model import public
 from trigear.protocol.worker import WorkerConnection
 from trigear.runtime.address import Address, parse_address
 from trigear.runtime.backoff import Backoff
@@ -121,6 +122,7 @@ class WorkerStatistics:
     lost: int = 0
 
 
+@public
 class Worker:
     """A set of functions, and the will to do their jobs.
 
@@ -282,6 +284,22 @@ class Worker:
             self._crew = None
         if crew.failure is not None:
             raise crew.failure
+
+    @property
+    def functions(self) -> tuple[bytes, ...]:
+        """The names of its functions."""
+        return tuple(self._functions)
+
+    def limit(self, max_jobs: int) -> None:
+        """Do so many jobs at once from the next :meth:`run` on.
+
+        Raises:
+            ValueError: it is less than one.
+        """
+        if max_jobs < 1:
+            raise ValueError(f"max_jobs={max_jobs}: a worker does at least one job at a time")
+        self.max_jobs = max_jobs
+        self._limiter.total_tokens = max_jobs
 
     def drain(self, grace: float = math.inf) -> None:
         """Begin no job any more; :meth:`run` returns when those that run have ended.
