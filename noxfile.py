@@ -87,6 +87,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Kill a loaded server five hundred times. Arguments go to tests/crash/run.py."""
+    session.install("-e", ".[test]")
+    session.run("python", "-bb", "-m", "tests.crash.run", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """The fuzz tests with a large budget; TRIGEAR_FUZZ_EXAMPLES sets another one."""
     session.install("-e", ".[test]")

@@ -130,6 +130,15 @@ class DurableServer:
         """Stop it gracefully; returns what it said meanwhile."""
         return self._end(signal.SIGTERM)
 
+    def wait(self) -> None:
+        """Wait until it has ended by itself."""
+        process, self._process = self._process, None
+        assert process is not None
+        assert process.stderr is not None
+        process.stderr.read()
+        process.stderr.close()
+        process.wait(PATIENCE)
+
     def _end(self, number: signal.Signals) -> str:
         process, self._process = self._process, None
         if process is None:
