@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from trigear.model import public
+from trigear.model import printable, public
 
 
 @public
@@ -97,7 +97,7 @@ class JobError(TrigearError):
     what: ClassVar[str] = "did not end well"
 
     def __init__(self, handle: bytes = b"") -> None:
-        name = f"job {handle.decode('utf-8', 'backslashreplace')}" if handle else "the job"
+        name = f"job {printable(handle)}" if handle else "the job"
         super().__init__(f"{name} {self.what}")
         self.handle = handle
 

@@ -14,6 +14,18 @@ def public(thing: Thing) -> Thing:
     return thing
 
 
+def printable(name: bytes) -> str:
+    """A name or words from a peer, fit for people: nothing in it ends a line or speaks to a
+    terminal."""
+    text = name.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else f"\\x{ord(c):02x}" if c < "\x80" else f"\\u{ord(c):04x}"
+        for c in text
+    )
+
+
 DEFAULT_TENANT = "default"
 """The tenant of every connection on a server that authenticates nobody."""
 

@@ -1,4 +1,4 @@
-"""What happens around a commit that takes long or fails: who is read, who is told, what is logged."""
+"""Commits that take long or fail: who is read meanwhile, who is told, and what is logged."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from trigear.engine.gate import Commit, Gate
 from trigear.engine.restore import restore
 from trigear.engine.session import Session
 from trigear.errors import StoreError, TrigearInternalError
-from trigear.model import DEFAULT_TENANT, CloseReason, JobEnd, Now
+from trigear.model import DEFAULT_TENANT, CloseReason, JobEnd, Now, printable
 from trigear.wire.codec import head
 from trigear.wire.packets import JOB_CREATED, name_of
 
@@ -438,8 +438,5 @@ _ORDINARY: Final = frozenset(
 
 
 def _text(name: bytes) -> str:
-    """A name for the log: nothing in it ends a line or speaks to a terminal."""
-    text = shown(name).decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    """A name for the log, in one word."""
+    return printable(shown(name))

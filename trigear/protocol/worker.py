@@ -31,6 +31,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from trigear.errors import LocalProtocolError
+from trigear.model import printable
 from trigear.protocol.asking import ANSWERS, AskingConnection, Request, asking_rows
 from trigear.protocol.connection import MAX_PACKET
 from trigear.protocol.events import Assigned, Cancelled, Disowned, Event, NoJob, Woken
@@ -323,12 +324,11 @@ class WorkerConnection(AskingConnection):
     def on_job_cancelled(self, handle: bytes, reason: bytes) -> None:
         # It may cross our answer: then there is nothing left to stop.
         if handle in self.held:
-            text = reason.decode("utf-8", "backslashreplace")
-            self._events.append(Cancelled(handle, text))
+            self._events.append(Cancelled(handle, printable(reason)))
 
     def on_reply(self, number: int, args: tuple[bytes, ...]) -> None:
         if number == ERROR and args[0].upper() == b"JOB_NOT_FOUND":
-            self._events.append(Disowned(args[1].decode("utf-8", "backslashreplace")))
+            self._events.append(Disowned(printable(args[1])))
         else:
             super().on_reply(number, args)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from trigear.errors import LocalProtocolError
-from trigear.model import public
+from trigear.model import printable, public
 from trigear.runtime.values import as_data
 
 if TYPE_CHECKING:
@@ -148,4 +148,4 @@ class BlockingJob:
 
 def text(name: bytes) -> str:
     """A name for people."""
-    return name.decode("utf-8", "backslashreplace")
+    return printable(name)

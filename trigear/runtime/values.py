@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from trigear.errors import ConnectionLost, LocalProtocolError
-from trigear.model import Priority, public
+from trigear.model import Priority, printable, public
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -56,7 +56,7 @@ def as_priority(priority: AnyPriority) -> Priority:
 
 def shown(name: bytes) -> str:
     """A name as people read it."""
-    return name.decode("utf-8", "backslashreplace")
+    return printable(name)
 
 
 def as_data(data: bytes) -> bytes:
