@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trigear.cli import answers, job
-from trigear.cli.connecting import Servers, checked_word, connected, with_server
+from trigear.cli.connecting import Servers, checked_word, connected, refusal, with_server
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
@@ -51,7 +51,7 @@ def listing(
     """A command that prints rows."""
 
     def run(*, as_json: bool, servers: Servers) -> int:
-        with connected(servers) as client:
+        with connected(servers, f"'{name}'") as client:
             rows = rows_of(client)
         show(heads, rows, as_json=as_json, nothing=nothing)
         return Status.DONE
@@ -124,7 +124,7 @@ def value(name: str, about: str) -> None:
     """A command that prints one word."""
 
     def run(*, as_json: bool, servers: Servers) -> int:
-        with connected(servers) as client:
+        with connected(servers, f"'{name}'") as client:
             (line,) = client.admin(name)
         word = line.removeprefix("OK").strip()
         if as_json:
@@ -152,7 +152,7 @@ def give(client: BlockingClient, line: str) -> None:
     try:
         client.admin(line)
     except Refused as error:
-        raise Failure(f"{client.address} refused '{line}': {error.text or error.code}") from error
+        raise refusal(client, error, f"'{line}'") from error
 
 
 @admin_group.command(

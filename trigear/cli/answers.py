@@ -90,20 +90,12 @@ def functions(client: BlockingClient) -> list[list[Cell]]:
 
 
 def jobs(client: BlockingClient) -> list[list[Cell]]:
-    """Every job, from the two lists of jobs of which a server may have either or both."""
-    kinds: dict[Cell, list[Cell]] = {}
+    """Every job, with what the second list of jobs adds where the server has one."""
+    kinds = {row[0]: [row[3], row[1]] for row in SHOW_JOBS.rows(client)}
     people: dict[Cell, list[Cell]] = {}
-    refusal: Refused | None = None
-    try:
-        kinds = {row[0]: [row[3], row[1]] for row in SHOW_JOBS.rows(client)}
-    except Refused as error:
-        refusal = error
-    try:
+    with contextlib.suppress(Refused):  # gearmand has no second list
         for handle, unique, worker, clients in JOBS.rows(client):
             people[handle] = [unique or None, None if worker == "-" else worker, clients]
-    except Refused:
-        if refusal is not None:
-            raise
     # What began or ended between the two answers stands in one of them.
     return [
         [handle, *kinds.get(handle, [None] * 2), *people.get(handle, [None] * 3)]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from trigear.cli.manners import remark
-from trigear.cli.report import Failure, Status
+from trigear.cli.report import Failure, Status, status_of
 from trigear.cli.values import PORT
-from trigear.errors import ConfigError, ConnectionLost, RemoteProtocolError
+from trigear.errors import ConfigError, ConnectionLost, Refused, RemoteProtocolError
 from trigear.model import DEFAULT_PORT
 from trigear.runtime.address import Address, parse_address
 
@@ -179,31 +179,43 @@ def reason(error: ConnectionLost) -> str:
 
 
 @contextlib.contextmanager
-def connected(servers: Servers) -> Iterator[BlockingClient]:
-    """A client for questions that a server answers at once.
+def connected(servers: Servers, what: str = "") -> Iterator[BlockingClient]:
+    """A client for questions that a server answers at once; ``what`` names them in errors.
 
     Raises:
         Failure: no server, or none that answers; says what to do about it.
     """
-    with open_client(servers) as client, said_for(client):
+    with open_client(servers) as client, said_for(client, what):
         yield client
 
 
 @contextlib.contextmanager
-def said_for(client: BlockingClient) -> Iterator[None]:
-    """Say of a connection that fails what may be the matter."""
+def said_for(client: BlockingClient, what: str = "") -> Iterator[None]:
+    """Say of a question that failed what may be the matter."""
     try:
         yield
     except ConnectionLost as error:
         if isinstance(error.__cause__, RemoteProtocolError):
             raise Failure(f"{error}; is it a Gearman server?", Status.NO_SERVER) from error
         raise
+    except Refused as error:
+        raise refusal(client, error, what) from error
     except TimeoutError as error:
         raise Failure(
             f"{client.address} took the connection, but does not answer: is it a Gearman server,"
             " and is it alive?",
             Status.NO_SERVER,
         ) from error
+
+
+def refusal(client: BlockingClient, error: Refused, what: str = "") -> Failure:
+    """What is said when a server refused ``what``."""
+    text = error.text.strip()
+    if text and error.code != "ERR":
+        text = f"{text} ({error.code})"
+    return Failure(
+        f"{client.address} refused{what and ' '}{what}: {text or error.code}", status_of(error)
+    )
 
 
 def checked_word(name: str, what: str) -> str:

@@ -165,7 +165,7 @@ def list_command(*, as_json: bool, servers: Servers) -> int:
     unique; worker: the address of the one that has the job; clients: submissions that wait. What a
     server does not tell is left open.
     """
-    with connected(servers) as client:
+    with connected(servers, "'show jobs'") as client:
         rows = answers.jobs(client)
     show(answers.JOB_COLUMNS, rows, as_json=as_json, nothing="no jobs")
     return Status.DONE

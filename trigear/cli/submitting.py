@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.cli.answers import served_by
-from trigear.cli.connecting import PATIENCE, open_client, said_for
+from trigear.cli.connecting import PATIENCE, open_client, refusal, said_for
 from trigear.cli.manners import Manners, remark
 from trigear.cli.progress import Progress
 from trigear.cli.report import Failure, Status, complain
@@ -296,12 +296,11 @@ class Submitter:
 
     def refused(self, order: Order, error: Refused) -> None:
         """One job was not taken; others may be."""
-        says = error.text or error.code
-        problem = f"{self.client.address} refused '{shown(order.function)}': {says} ({error.code})"
-        if error.code == "PERMISSION_DENIED":
-            raise Failure(problem, Status.NOT_ALLOWED) from error
+        problem = refusal(self.client, error, f"'{shown(order.function)}'")
+        if problem.status == Status.NOT_ALLOWED:
+            raise problem from error
         self.status = Status.NO
-        self.complain(problem)
+        self.complain(str(problem))
 
     def report(
         self, order: Order, handle: bytes, outcome: str, data: bytes, warnings: list[bytes]
