@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NAME: Final = "contexts.toml"
 
+SYSTEM: Final = "/etc/trigear"
+
 
 class Contexts(NamedTuple):
     """All contexts: their servers as they were written, and the name of the one in use."""
@@ -46,7 +48,7 @@ def read() -> Contexts:
     servers: dict[str, tuple[str, ...]] = {}
     places: dict[str, str] = {}
     current = None
-    for path in (os.path.join("/etc", "trigear", NAME), home()):
+    for path in (os.path.join(SYSTEM, NAME), home()):
         try:
             with open(path, "rb") as source:
                 text = source.read()
