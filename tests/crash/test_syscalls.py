@@ -1,5 +1,5 @@
-"""JOB_CREATED of a background job leaves after the sync that covers its job, not a byte earlier: seen
-from outside, in the system calls of a loaded server."""
+"""JOB_CREATED of a background job leaves after the sync that covers its job, not a byte earlier.
+Seen from outside, in the system calls of a loaded server."""
 
 from __future__ import annotations
 
