@@ -184,6 +184,21 @@ def test_an_unread_job_behind_a_ghost_wakes_a_sleeper_when_somebody_reads_it(wor
     assert slow.grab() is job
 
 
+def test_an_unread_job_passed_over_wakes_a_sleeper_also_when_the_ghost_has_gone(world):
+    client, other, slow = world.connect(), world.connect(), world.worker(timeout=1024)
+    ghost = client.submit(workload=b"slow")
+    assert slow.grab() is ghost
+    world.pass_time(1024)
+    other.choke()
+    job = other.submit(workload=b"unread")
+    slow.sleep()
+    assert slow.complete(ghost) is None
+    assert (slow.noops, job.state) == (0, QUEUED)
+    other.unchoke()
+    assert slow.noops == 1
+    assert slow.grab() is job
+
+
 def test_choking_twice_counts_once(world):
     client = world.connect()
     client.choke()

@@ -144,6 +144,19 @@ class Beside(RuleBasedStateMachine):
         due = 0.0 if delay is None else self.world.now.wall + delay
         self.submit(self.pairs[seat], name, unique, workload, priority, True, due)
 
+    @precondition(lambda self: self.coalescing())
+    @rule(seat=SEATS, pick=PICK, background=st.booleans())
+    def again(self, seat, pick, background):
+        """The same as some job that is there."""
+        works = self.coalescing()
+        work = works[pick % len(works)]
+        unique = b"-" if isinstance(work.key, tuple) else work.key
+        pair = self.pairs[seat]
+        self.submit(pair, work.function, unique, work.workload, work.priority, background, 0.0)
+
+    def coalescing(self):
+        return [work for work in self.model.works if work.key is not None and not work.over]
+
     def submit(self, pair, name, unique, workload, priority, background, due):
         kind = {"unique": unique, "priority": priority, "background": background, "due": due}
         self.token += 1
@@ -203,7 +216,15 @@ class Beside(RuleBasedStateMachine):
 
     @rule(seat=SEATS)
     def sleep(self, seat):
-        pair = self.pairs[seat]
+        self.let_sleep(self.pairs[seat])
+
+    @rule()
+    def idle_ones_sleep(self):
+        for pair in self.pairs:
+            if self.model.next_for(pair.ideal) is None:
+                self.let_sleep(pair)
+
+    def let_sleep(self, pair):
         before = pair.real.noops
         self.falling_asleep = pair
         with self.step():

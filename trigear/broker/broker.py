@@ -362,9 +362,9 @@ class Broker(Assignments):
             if function.unread(job):
                 return
             function.admit(job)
-        elif job.state != QUEUED or not function.ghosted:
+        elif job.state != QUEUED:
             return
-        # Behind a ghost an unread job stays in the queue, passed over by one who now sleeps.
+        # An unread job behind a ghost stays in the queue, and whoever passed it over may sleep now.
         self._wake(function, now)
 
     # Workers
