@@ -126,14 +126,20 @@ def _remove_stale(path: str) -> None:
         probe.connect(path)
     except ConnectionRefusedError:
         os.unlink(path)
+    except BlockingIOError:
+        raise _taken(path) from None
     except OSError as error:
         raise ConfigError(f"listen unix:{path}", os.strerror(error.errno or 0).lower()) from error
     else:
-        raise ConfigError(
-            f"listen unix:{path}", "another server listens there", "stop it, or choose another path"
-        )
+        raise _taken(path)
     finally:
         probe.close()
+
+
+def _taken(path: str) -> ConfigError:
+    return ConfigError(
+        f"listen unix:{path}", "another server listens there", "stop it, or choose another path"
+    )
 
 
 def unlink_unix(sockets: Sequence[socket.socket]) -> None:
