@@ -1,0 +1,107 @@
+"""What the pages of the documentation show can be done as it stands there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs_code import Block, blocks_of, commands_in, matches
+
+ROOT = Path(__file__).parent.parent
+
+PAGES = ("tutorial", "client", "exceptions")
+"""The pages whose blocks are run. :mod:`tests.docs_code` says how a page is written for that."""
+
+
+def namespace() -> list[str]:
+    """What runs a program with port 4730 to itself, where the system allows that."""
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    alone = ["unshare", *user, "--net"]
+    try:
+        possible = subprocess.run([*alone, "true"], capture_output=True, check=False).returncode
+    except FileNotFoundError:
+        possible = 1
+    return [] if possible else alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_of_the_page_does_what_it_says(page: str) -> None:
+    done = subprocess.run(
+        [*namespace(), sys.executable, "-bb", "-m", "tests.docs_code", f"docs/{page}.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# The runner itself: one that cannot fail proves nothing.
+
+
+def test_blocks_are_told_apart() -> None:
+    page = (
+        "<!-- setup\na = 1\n-->\n```python\n# one.py\nb\n```\n```python\ntrio.run(c)\n```\n"
+        "```python\nd\n```\n```console\n$ e\n```\ntext\n<!-- in a terminal of its own -->\n"
+        "```console\n$ f\n```\n```sh\ng\n```\n"
+    )
+    assert blocks_of(page) == [
+        Block("setup", "a = 1\n", 2),
+        Block("file", "# one.py\nb\n", 5),
+        Block("program", "trio.run(c)\n", 9),
+        Block("snippet", "d\n", 12),
+        Block("console", "$ e\n", 15),
+        Block("terminal", "$ f\n", 20),
+    ]
+
+
+def test_commands_have_the_lines_that_follow_them() -> None:
+    assert commands_in("$ one\na\nb\n$ two\n") == [("one", ["a", "b"]), ("two", [])]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "good"),
+    [
+        (["a", "b"], ["a", "b"], True),
+        (["a"], ["a", "b"], False),
+        (["a", "b"], ["a"], False),
+        (["a", "b", "c"], ["a", "..."], True),
+        (["a", "b", "c"], ["...", "c"], True),
+        ([], ["..."], True),
+        ([], [], True),
+        (["a+b"], ["a.b"], False),
+    ],
+)
+def test_output_is_compared_line_by_line(said: list[str], expected: list[str], good: bool) -> None:
+    assert matches(said, expected) is good
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "```python\nassert 1 == 2\n```\n",
+        "```python\nawait client.submit('', b'')\n```\n",
+        "```console\n$ echo no\nyes\n```\n",
+        "```console\n$ false\n```\n",
+        "<!-- in a terminal of its own -->\n```console\n$ echo it ends\nwell\n```\n",
+        "nothing to run\n",
+    ],
+)
+def test_a_page_that_is_wrong_fails(tmp_path: Path, page: str) -> None:
+    (tmp_path / "page.md").write_text(page)
+    done = subprocess.run(
+        [*namespace(), sys.executable, "-m", "tests.docs_code", str(tmp_path / "page.md")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert "page.md" in done.stderr
