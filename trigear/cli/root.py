@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "job": Entry("trigear.cli.job", "job_group", "Ask about jobs and cancel them."),
     "server": Entry("trigear.cli.server", "server_command", "Run the job server."),
     "submit": Entry("trigear.cli.submit", "submit_command", "Submit jobs and print results."),
+    "worker": Entry("trigear.cli.worker", "worker_command", "Do jobs, in Python or by a program."),
 }
 
 

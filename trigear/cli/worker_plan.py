@@ -1,0 +1,57 @@
+"""What a `trigear worker` command line asks for, as its processes hand it on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+READY = b"R"
+"""A worker process says: the functions are announced at a server."""
+
+RETIRING = b"D"
+"""A worker process says: no more jobs are begun here, start another."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """Everything that a worker process needs to know; sizes in bytes, times in seconds.
+
+    ``target`` is `module:attribute`; else ``functions`` are done by ``command``, or printed where
+    there is none. ``total`` jobs are done by a process before it is replaced, or, with ``once``,
+    before the worker ends. ``folder`` is where it was started.
+    """
+
+    servers: tuple[str, ...]
+    folder: str
+    target: str | None = None
+    functions: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    lines: str | None = None
+    timeout: float | None = None
+    jobs: int | None = None
+    name: str | None = None
+    total: int | None = None
+    once: bool = False
+    max_memory: int | None = None
+    grace: float = 30.0
+    run_as: str | None = None
+    chroot: str | None = None
+    log_target: str = "stderr"
+    log_style: str = "human"
+    log_level: str = "INFO"
+    debug: bool = False
+    color: bool = True
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> WorkerPlan:
+        values = json.loads(text)
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+            }
+        )

@@ -1,0 +1,273 @@
+"""One process of `trigear worker`: `python -P -m trigear.cli.worker_process CHANNEL`.
+
+Its plan comes on standard input. CHANNEL is the number of a socket to the supervisor: this process
+says there when it is ready and when it retires; when the other end closes, the supervisor is gone.
+
+Signals: SIGTERM drains, a second one stops at once. Others of the terminal do not get here, this
+process has a session of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from typing import TYPE_CHECKING, Final
+
+from trigear.cli import process
+from trigear.cli.logs import Log, LogSettings, LogStyle
+from trigear.cli.manners import Manners
+from trigear.cli.report import Failure, Status, report
+from trigear.cli.worker_plan import READY, RETIRING, WorkerPlan
+
+if TYPE_CHECKING:
+    import trio
+
+    from trigear.runtime.worker import Worker
+
+PROGRAM: Final = "trigear worker"
+
+MEMORY_SECONDS: Final = 1.0
+"""How often the memory of a process is looked at."""
+
+
+def main() -> int:
+    """The program."""
+    manners = Manners()
+    try:
+        plan = WorkerPlan.from_json(sys.stdin.buffer.read())
+        manners = Manners(debug=plan.debug, color=plan.color)
+        with socket.socket(fileno=int(sys.argv[1])) as channel:
+            channel.set_inheritable(False)
+            # Jobs' programs and careless handlers shall find an empty input.
+            with open(os.devnull, "rb") as null:
+                os.dup2(null.fileno(), 0)
+            return work(plan, channel)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        return report(PROGRAM, error, manners)
+
+
+def work(plan: WorkerPlan, channel: socket.socket) -> int:
+    """Prepare this process, then do jobs until told otherwise."""
+    import trio
+
+    log = Log(LogSettings(plan.log_target, LogStyle(plan.log_style), plan.log_level))
+    memory = None if plan.max_memory is None else Memory()
+    try:
+        worker = prepare(plan)
+        return trio.run(serve, plan, worker, channel, memory)
+    except BaseExceptionGroup as group:
+        from trigear.cli.report import only_one
+
+        raise only_one(group) from None
+    finally:
+        log.close()
+
+
+def prepare(plan: WorkerPlan) -> Worker:
+    """Become who shall work, and load what it works with.
+
+    In a changed root there is usually no Python: there the code is loaded before, but with the
+    rights of the user to become. Else privileges go first.
+    """
+    # Loaded as whoever started this: the user may have no right to read it.
+    import trigear.runtime.program
+    import trigear.runtime.worker  # noqa: F401
+
+    user = None if plan.run_as is None else process.identity(plan.run_as)
+    if plan.chroot is None:
+        if user is not None:
+            process.become(user)
+        return load(plan)
+    os.chdir(plan.folder)
+    if user is not None:
+        with_rights_of(user)
+    worker = load(plan)
+    if user is not None:
+        os.seteuid(0)
+        os.setegid(0)
+    enter(plan.chroot)
+    if user is not None:
+        process.become(user)
+    return worker
+
+
+def with_rights_of(user: process.Identity) -> None:
+    """Act as this user, for a while."""
+    os.setgroups([])
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+
+
+def enter(folder: str) -> None:
+    """Make a folder the root of this process."""
+    try:
+        os.chroot(folder)
+        os.chdir("/")
+    except OSError as error:
+        status = Status.NOT_ALLOWED if isinstance(error, PermissionError) else Status.NO
+        raise Failure(f"--chroot {folder}: {error.strerror}", status) from error
+
+
+# What to work with
+
+
+def load(plan: WorkerPlan) -> Worker:
+    """The worker of this plan."""
+    worker = imported(plan.target, plan.folder) if plan.target is not None else programs(plan)
+    if plan.jobs is not None:
+        worker.limit(plan.jobs)
+    if plan.name is not None:
+        worker.name = plan.name
+    return worker
+
+
+def programs(plan: WorkerPlan) -> Worker:
+    """A worker whose functions are done by a program."""
+    from trigear.runtime.program import echo_to_stdout, program
+    from trigear.runtime.worker import Worker
+
+    worker = Worker()
+    handler = program(plan.command, lines=plan.lines) if plan.command else echo_to_stdout
+    for function in dict.fromkeys(plan.functions):
+        worker.register(os.fsencode(function), handler, timeout=plan.timeout)
+    return worker
+
+
+def imported(target: str, folder: str) -> Worker:
+    """The worker that `module:attribute` names.
+
+    Raises:
+        Failure: there is none; the message says what there is instead.
+    """
+    from trigear.runtime.worker import Worker
+
+    name, _, path = target.partition(":")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found: object = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise Failure(
+                f"{target}: {name} needs the module '{error.name}', which is not installed"
+                f" for {sys.executable}",
+                Status.USAGE,
+            ) from error
+        raise Failure(
+            f"{target}: no module '{error.name}': start where it can be imported from, "
+            f"or add its folder to PYTHONPATH (this is {folder})",
+            Status.USAGE,
+        ) from error
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise Failure(
+            f"{target}: importing {name} raised {type(error).__name__}: {error}"
+            f" ({last.filename}, line {last.lineno}); --debug shows where",
+            Status.USAGE,
+        ) from error
+    module = found
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            there = sorted(key for key, value in vars(module).items() if isinstance(value, Worker))
+            hint = f"; its workers: {', '.join(there)}" if there else "; it has no Worker"
+            raise Failure(
+                f"{target}: module '{name}' has no '{path}'{hint}", Status.USAGE
+            ) from error
+    if not isinstance(found, Worker):
+        raise Failure(f"{target}: is a {type(found).__name__}, not a trigear.Worker", Status.USAGE)
+    if not found.functions:
+        raise Failure(
+            f"{target}: has no functions: give it one with @{path}.function(...)", Status.USAGE
+        )
+    return found
+
+
+# Working
+
+
+async def serve(
+    plan: WorkerPlan, worker: Worker, channel: socket.socket, memory: Memory | None
+) -> int:
+    """Do jobs until the worker has drained; the exit status."""
+    import trio
+
+    told = trio.socket.from_stdlib_socket(channel.dup())
+
+    async def tell(word: bytes) -> None:
+        with contextlib.suppress(OSError):  # nobody to tell: `lifeline` finds out, too
+            await told.send(word)
+
+    async def run(task_status: trio.TaskStatus[None]) -> None:
+        await worker.run(plan.servers, total=plan.total, task_status=task_status)
+        nursery.cancel_scope.cancel()
+
+    async def lifeline() -> None:
+        with contextlib.suppress(OSError):
+            await told.recv(1)  # nothing is ever said this way
+        worker.drain(plan.grace)
+
+    async def heed() -> None:
+        asked = False
+        with trio.open_signal_receiver(signal.SIGTERM) as arriving:
+            task_started.set()
+            async for _ in arriving:
+                if asked:
+                    nursery.cancel_scope.cancel()
+                asked = True
+                worker.drain(plan.grace)
+                if not ready:
+                    nursery.cancel_scope.cancel()
+
+    async def retire() -> None:
+        await worker.wait_draining()
+        await tell(RETIRING)
+
+    async def watch_memory(memory: Memory) -> None:
+        assert plan.max_memory is not None
+        while memory.used() <= plan.max_memory:  # noqa: ASYNC110
+            await trio.sleep(MEMORY_SECONDS)
+        worker.drain(plan.grace)
+
+    ready = False
+    task_started = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heed)
+        await task_started.wait()
+        nursery.start_soon(lifeline)
+        await nursery.start(run)
+        ready = True
+        await tell(READY)
+        nursery.start_soon(retire)
+        if memory is not None:
+            nursery.start_soon(watch_memory, memory)
+    return Status.DONE
+
+
+class Memory:
+    """How much memory this process uses; opened before the root changes."""
+
+    def __init__(self) -> None:
+        try:
+            self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = -1
+
+    def used(self) -> int:
+        """Bytes in memory; where the system does not tell, the most that ever were."""
+        if self._file < 0:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return int(os.pread(self._file, 100, 0).split()[1]) * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
