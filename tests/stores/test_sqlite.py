@@ -113,6 +113,17 @@ def test_finding_jobs_to_erase_does_not_read_all_the_others(place):
     assert [row[3] for row in plan] == ["SEARCH job USING PRIMARY KEY (partition=? AND sequence=?)"]
 
 
+def test_a_copy_that_was_made_while_the_store_was_in_use_is_a_store(place, tmp_path):
+    store = place.opened()
+    write(store, 1, job(1), job(2))
+    run_sql(place.path, f"VACUUM INTO '{tmp_path}/copy.sqlite3'")
+    write(store, 2, Forget(0, 1))
+    with closing(SqliteStore(f"{tmp_path}/copy.sqlite3")) as copy:
+        assert copy.open(OWNER).term == 2
+        assert sequences(content(copy)) == [1, 2]
+        assert connection_of(copy).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 # Whose it is
 
 

@@ -186,13 +186,16 @@ class SqliteStore:
     """More of SQLite's parameters for opening a file."""
 
     def _take_over(self, connection: sqlite3.Connection, owner: Owner) -> Tenure:
-        if not self._is_ours(connection):
+        ours = self._is_ours(connection)
+        if not ours:
             connection.execute(f"PRAGMA page_size = {_PAGE}")
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode != "wal":
-                raise StoreUnusable(
-                    "its file system does not bear SQLite's write-ahead log; use a local disk"
-                )
+        # Each time: a copy made by SQLite's own tools has another mode.
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreUnusable(
+                "its file system does not bear SQLite's write-ahead log; use a local disk"
+            )
+        if not ours:
             connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
             connection.execute(
                 "INSERT INTO store VALUES (1, 0, 0, ?, ?)", (owner.seed, owner.version)
