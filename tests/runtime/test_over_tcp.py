@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 from trigear.engine.config import ServerConfig
+from trigear.errors import JobLost
 from trigear.runtime.client import connect
-from trigear.runtime.server import open_server
+from trigear.runtime.listeners import bind
+from trigear.runtime.server import Server, open_server, serve
 from trigear.runtime.worker import Worker, WorkerJob
 
 if TYPE_CHECKING:
@@ -67,6 +71,32 @@ async def test_a_job_survives_its_worker() -> None:
             first.cancel()
             await nursery.start(quick.run, address)
         assert answers == [b"done"]
+
+
+async def test_a_client_survives_the_restart_of_its_server() -> None:
+    worker = Worker()
+
+    @worker.function("reverse")
+    async def reverse(job: WorkerJob) -> bytes:
+        return job.workload[::-1]
+
+    async with trio.open_nursery() as nursery:
+
+        async def start(port: int) -> Server:
+            config = ServerConfig(listen=("127.0.0.1",), port=port)
+            return await nursery.start(partial(serve, config, bind(config)))
+
+        server = await start(0)
+        (address,) = server.addresses
+        async with connect(address) as client:
+            async with client.open_job("reverse", b"lost") as job:
+                server.stop()
+                with pytest.raises(JobLost):
+                    await job.result()
+            server = await start(int(address.rpartition(":")[2]))
+            await nursery.start(worker.run, address)
+            assert await client.submit("reverse", b"found") == b"dnuof"
+        nursery.cancel_scope.cancel()
 
 
 async def run_until_cancelled(
