@@ -143,10 +143,8 @@ class Crash:
 
     def run(self) -> list[str]:
         """Do it all; returns what was wrong."""
-        threads = [
-            *(threading.Thread(target=self._client, args=(b"%d" % n,)) for n in range(2)),
-            *(threading.Thread(target=self._worker) for _ in range(2)),
-        ]
+        clients = [threading.Thread(target=self._client, args=(b"%d" % n,)) for n in range(2)]
+        threads = [*clients, *(threading.Thread(target=self._worker) for _ in range(2))]
         for thread in threads:
             thread.start()
         try:
@@ -162,7 +160,7 @@ class Crash:
                     f" {self.record.again()} run again"
                 )
             self._live()
-            self._finish()
+            self._finish(clients)
             self.server.stop()
         finally:
             with self._changed:
@@ -181,28 +179,26 @@ class Crash:
             self._up = True
             self._changed.notify_all()
 
-    def _finish(self) -> None:
+    def _finish(self, clients: list[threading.Thread]) -> None:
         """Let everything that was acknowledged be done."""
         self._submitting = False
-        record = self.record
         with self._changed:
-            done = self._changed.wait_for(
-                lambda: all(name in record.runs for name in list(record.created)), END_SECONDS
-            )
-        if not done:
-            record.strange.append("after the last start not everything was done in time")
+            self._changed.notify_all()
+        for thread in clients:
+            thread.join()
         with self.server.link() as link:
             give_up = time.monotonic() + END_SECONDS
-            while link.command("status")[0].split("\t")[1] != "0":
+            while any(line.split("\t")[1] != "0" for line in link.command("status")):
                 if time.monotonic() > give_up:
-                    record.strange.append("the queue does not become empty")
+                    self.record.strange.append("after the last start not everything gets done")
                     break
+                time.sleep(0.01)
         self._working = False
         self.server.stop()
         with closing(sqlite3.connect(self.server.database)) as connection:
             (left,) = connection.execute("SELECT count(*) FROM job").fetchone()
         if left:
-            record.strange.append(f"{left} jobs are left in the file")
+            self.record.strange.append(f"{left} jobs are left in the file")
 
     # Clients and workers
 
