@@ -14,7 +14,7 @@ author = "The trigear authors"
 copyright = "The trigear authors"
 version = release = trigear.__version__
 
-extensions = ["myst_parser", "trigear_tables"]
+extensions = ["myst_parser", "trigear_commands", "trigear_tables"]
 exclude_patterns = ["_build", "_ext"]
 source_suffix = {".md": "markdown"}
 

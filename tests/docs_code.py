@@ -111,7 +111,13 @@ class Page:
         self.path = path
         self.directory = directory
         self.names: dict[str, Any] = {"trio": trio, "trigear": trigear}
-        self.environment = {**os.environ, "STATE_DIRECTORY": str(directory / "state")}
+        self.environment = {
+            **os.environ,
+            "STATE_DIRECTORY": str(directory / "state"),
+            "XDG_CONFIG_HOME": str(directory / "config"),
+            # In a namespace of our own, everybody is root.
+            "TRIGEAR_WORKER_ALLOW_ROOT": "1",
+        }
         commands = directory / "bin"
         commands.mkdir()
         for name, arguments in (("python", ""), ("trigear", "-m trigear")):
