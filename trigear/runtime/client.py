@@ -252,8 +252,9 @@ class Client:
             raise ValueError("resubmit=True needs unique, a function that gives each workload one")
 
         def order(workload: bytes) -> Order:
-            key = b"" if unique is None else unique(workload)
-            return Order.of(function, workload, key, level, resubmit=resubmit)
+            data = as_data(workload)
+            key = b"" if unique is None else unique(data)
+            return Order.of(function, data, key, level, resubmit=resubmit)
 
         level = as_priority(priority)
         return Batch(

@@ -154,7 +154,7 @@ class Following(Waiting):
                 raise JobFailed(self.handle)
             case events.Raised(data=data):
                 raise JobRaised(self.handle, data)
-            case None:
+            case _:
                 if self._handle is not None and isinstance(self._failure, ConnectionLost):
                     raise JobLost(self._handle) from again(self._failure)
                 self.answer()
