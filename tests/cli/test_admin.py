@@ -243,7 +243,8 @@ def test_function_that_is_unknown_is_said(
         (["maxqueue", "f", "x"], "'x' is not a valid integer range"),
         (["send", "status\nversion"], "one line, without NUL and newline"),
         (["send"], "Missing argument"),
-        (["statsu"], "No such command 'statsu'"),
+        (["statsu"], "no command 'statsu': did you mean 'status'?; see 'trigear admin --help'"),
+        (["xyzzy"], "no command 'xyzzy': there are cancel-job, clients, create-function, "),
     ],
 )
 def test_mistake_is_one_line(

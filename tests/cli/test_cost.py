@@ -58,7 +58,7 @@ def test_front_door_loads_the_parser_and_no_more(args: list[str]) -> None:
     ours = {name for name in modules if name.startswith("trigear.")}
     assert ours == {
         "trigear.cli",
-        *(f"trigear.cli.{name}" for name in ("manners", "report", "root")),
+        *(f"trigear.cli.{name}" for name in ("groups", "manners", "report", "root")),
         *("trigear.errors", "trigear.model"),
     }
     assert "socket" not in modules

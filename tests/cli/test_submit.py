@@ -358,6 +358,15 @@ def test_nobody_who_serves_the_function_is_remarked_once(
     assert jobs_at(server) == []
 
 
+def test_name_that_is_nearly_one_that_is_served_is_remarked(
+    server: str, trigear: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "SILENCE", 0.02)
+    with plain_worker(server, resize=Held.complete):
+        said = trigear("submit", "--deadline", "400ms", "reszie", "")
+    assert said.err.splitlines()[0].endswith("; did you mean 'resize'?")
+
+
 def test_busy_worker_is_not_remarked(
     server: str, trigear: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import click
 
 from trigear.cli import answers, job
 from trigear.cli.connecting import Servers, checked_word, connected, refusal, with_server
+from trigear.cli.groups import NearGroup
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.group(
+    cls=NearGroup,
     name="admin",
     epilog=examples(
         """

@@ -135,9 +135,10 @@ def clients(client: BlockingClient) -> list[list[Cell]]:
     return rows
 
 
-def served_by(client: BlockingClient, function: str) -> int | None:
-    """How many workers can do a function; None if the server does not say."""
-    for row in STATUS.rows(client):
-        if row[0] == function:
-            return row[3] if isinstance(row[3], int) else None
-    return None
+def workers_of(client: BlockingClient) -> dict[str, int]:
+    """How many workers can do each function that the server lists."""
+    return {
+        function: workers
+        for function, _, _, workers in STATUS.rows(client)
+        if isinstance(function, str) and isinstance(workers, int)
+    }

@@ -9,6 +9,7 @@ import click
 
 from trigear.cli.connecting import complete_context
 from trigear.cli.contexts import Draft, read, unknown
+from trigear.cli.groups import NearGroup
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
@@ -20,6 +21,7 @@ _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @click.group(
+    cls=NearGroup,
     name="context",
     epilog=examples(
         """

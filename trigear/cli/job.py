@@ -17,6 +17,7 @@ from trigear.cli.connecting import (
     said_for,
     with_server,
 )
+from trigear.cli.groups import NearGroup
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
@@ -34,6 +35,7 @@ GONE = "it is over, was cancelled or never was; servers keep no results"
 
 
 @click.group(
+    cls=NearGroup,
     name="job",
     epilog=examples(
         """

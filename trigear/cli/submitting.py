@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from trigear.cli.answers import served_by
+from trigear.cli.answers import workers_of
 from trigear.cli.connecting import PATIENCE, open_client, refusal, said_for
 from trigear.cli.manners import Manners, remark
 from trigear.cli.progress import Progress
@@ -365,17 +365,19 @@ class Submitter:
         try:
             if self.client.status(task.job.handle).running:
                 return
-            workers = served_by(self.client, task.order.function)
+            workers = workers_of(self.client)
         except Refused:
             return  # a server that does not tell
         except TimeoutError:
             self.check_deadline()
             raise
-        if workers == 0:
-            self.remarked.add(task.order.function)
+        function = task.order.function
+        if workers.get(function) == 0:
+            self.remarked.add(function)
+            served = [name for name, count in workers.items() if count]
             self.say(
-                f"no worker serves '{shown(task.order.function)}' at {self.client.address}: waiting"
-                " for one (Ctrl-C gives up; -b would leave the job there)"
+                f"no worker serves '{shown(function)}' at {self.client.address}: waiting for one"
+                f" (Ctrl-C gives up; -b would leave the job there){near(function, served)}"
             )
 
     def say(self, text: str) -> None:
@@ -385,6 +387,14 @@ class Submitter:
     def complain(self, text: str) -> None:
         self.progress.clear()
         complain("trigear", text, self.manners)
+
+
+def near(function: str, served: list[str]) -> str:
+    """Which function may have been meant, if any."""
+    import difflib
+
+    found = difflib.get_close_matches(function, served, n=1)
+    return f"; did you mean '{shown(found[0])}'?" if found else ""
 
 
 def as_text(data: bytes) -> tuple[str, str]:
