@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trigear.engine.config import ServerConfig
-from trigear.errors import JobLost
+from trigear.errors import ConfigError, JobLost
 from trigear.runtime.client import connect
 from trigear.runtime.listeners import bind
 from trigear.runtime.server import Server, open_server, serve
@@ -71,6 +71,20 @@ async def test_a_job_survives_its_worker() -> None:
             first.cancel()
             await nursery.start(quick.run, address)
         assert answers == [b"done"]
+
+
+async def test_clients_connect_in_every_notation_of_an_address(tmp_path: Path) -> None:
+    path = f"{tmp_path}/server.sock"
+    config = ServerConfig(listen=("127.0.0.1", "[::1]", f"unix:{path}"), port=0)
+    async with open_server(config) as server:
+        ipv4, ipv6, unix = server.addresses
+        assert ipv6.startswith("[::1]:")
+        for address in (ipv4, f"gearman://{ipv4}", ipv6, f"gearman://{ipv6}/", unix):
+            async with connect(address) as client:
+                assert await client.echo(address.encode()) == address.encode()
+        with pytest.raises(ConfigError, match="asks for TLS"):
+            async with connect(f"gearmans://{ipv4}"):
+                raise AssertionError
 
 
 async def test_a_client_survives_the_restart_of_its_server() -> None:
