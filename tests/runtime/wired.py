@@ -5,10 +5,13 @@ from __future__ import annotations
 import socket
 import struct
 from collections import Counter
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
 import trio
+import trio.testing
 
 from tests.engine.world import Said, packet
 from tests.wire.recording import Recorder, decoder
@@ -23,7 +26,7 @@ from trigear.wire.packets import name_of
 
 if TYPE_CHECKING:
     import select
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
 PATIENCE = 30.0
 """Seconds that no test comes near unless it hangs."""
@@ -156,7 +159,7 @@ class Room:
 
     def wire(
         self,
-        pair: Callable[[], tuple[socket.socket, socket.socket]] = socketpair,
+        pair: Pair = socketpair,
         address: str = "127.0.0.1",
     ) -> Wire:
         """A new connection."""
@@ -199,3 +202,21 @@ async def open_room(
                 nursery.cancel_scope.cancel()
     finally:
         room.hub.close_all(CloseReason.SHUTDOWN)
+
+
+Pair = Callable[[], tuple[socket.socket, socket.socket]]
+
+PAIRS = pytest.mark.parametrize("pair", [socketpair, tcp_pair], ids=["unix", "tcp"])
+
+SMALL = EngineConfig(soft_mark=200_000, hard_mark=1_000_000, max_packet=8 << 20)
+"""Marks that a socket's buffers and a few packets exceed."""
+
+LARGE = bytes(range(256)) * (4 << 12)
+"""4 MiB: more than two sockets' buffers hold."""
+
+
+async def choke(wire: Wire, room: Room) -> None:
+    """Ask for more than this connection has room for, and do not read it."""
+    await wire.tell("ECHO_REQ", LARGE)
+    await room.settled()
+    assert room.engine.broker.tenant("default").choked == 1
