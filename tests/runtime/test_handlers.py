@@ -15,7 +15,7 @@ import trio.testing
 from tests.runtime.workplace import H, assign, at_work
 from trigear.errors import JobFailed, LocalProtocolError
 from trigear.runtime.program import program
-from trigear.runtime.worker import BlockingJob, Worker, WorkerJob, import_aio
+from trigear.runtime.worker import ThreadJob, Worker, WorkerJob, import_aio
 from trigear.wire.packets import JOB_CANCELLED
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def test_a_plain_function_runs_in_a_thread() -> None:
     loop_thread = threading.get_ident()
 
     @worker.function("f")
-    def handler(job: BlockingJob) -> bytes:
+    def handler(job: ThreadJob) -> bytes:
         assert threading.get_ident() != loop_thread
         assert (job.handle, job.function, job.unique, job.over) == (H, b"f", b"u", False)
         assert repr(job) == "<job H:here:1 of function f>"
@@ -88,7 +88,7 @@ async def test_what_a_plain_function_raises_is_an_exception() -> None:
     worker = Worker()
 
     @worker.function("f")
-    def handler(job: BlockingJob) -> bytes:
+    def handler(job: ThreadJob) -> bytes:
         raise KeyError("x")
 
     async with at_work(worker) as server:
@@ -99,7 +99,7 @@ async def test_what_a_plain_function_raises_is_an_exception() -> None:
 async def test_a_plain_function_that_returns_a_coroutine_is_told_so() -> None:
     worker = Worker()
 
-    async def meant(job: BlockingJob) -> bytes:
+    async def meant(job: ThreadJob) -> bytes:
         return b""
 
     worker.register("f", lambda job: meant(job))
@@ -117,7 +117,7 @@ async def test_a_thread_keeps_its_place_until_it_ends() -> None:
     late: list[object] = []
 
     @worker.function("f")
-    def handler(job: BlockingJob) -> bytes:
+    def handler(job: ThreadJob) -> bytes:
         job.status(0, 1)
         release.wait()
         late.append(job.over)
@@ -145,7 +145,7 @@ async def test_a_thread_does_not_hold_up_the_end_of_a_drained_worker() -> None:
     begun, release = trio.Event(), threading.Event()
 
     @worker.function("f")
-    def handler(job: BlockingJob) -> None:
+    def handler(job: ThreadJob) -> None:
         trio.from_thread.run_sync(begun.set)
         release.wait()
 

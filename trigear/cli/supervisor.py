@@ -64,10 +64,9 @@ class Child:
     ready: bool = False
     leaving: bool = False
 
-    def ask_to_end(self) -> None:
+    def ask_to_end(self, *, at_once: bool = False) -> None:
         self.leaving = True
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGINT if at_once else signal.SIGTERM)
 
 
 @dataclass(eq=False)
@@ -295,7 +294,7 @@ class Supervisor:
                 self.status = Status.INTERRUPTED
                 self._kill_at = time.monotonic() + STOP_SECONDS
                 for child in self.children.values():
-                    child.ask_to_end()
+                    child.ask_to_end(at_once=True)
 
     def _end(self) -> None:
         """Have all processes drain, and start no more."""

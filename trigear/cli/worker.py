@@ -163,6 +163,12 @@ def worker_command(ctx: click.Context, /, *, servers: Servers, **given: Any) -> 
     return run(plan, given)
 
 
+for option in worker_command.params:
+    if option.name == "server" and isinstance(option, click.Option):
+        # Others take one of the servers, a worker works for all of them.
+        option.help = (option.help or "").replace("the first that answers is taken", "all of them")
+
+
 def refuse_root(given: dict[str, Any]) -> None:
     """Root is for those who mean it."""
     if os.geteuid() == 0 and given["run_as"] is None and not given["allow_root"]:
@@ -203,14 +209,14 @@ def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> Work
     }
     target = None
     if words and not functions:
-        target = words[0]
+        target = words[-1]  # `parse_args` put it there
         name, colon, attribute = target.partition(":")
         problems |= {
             f"'{target}' does not say which worker: write module:worker, as in"
             f" {name.removesuffix('.py').replace('/', '.') or 'module'}:worker": not (
                 colon and name and attribute and "/" not in name and not name.endswith(".py")
             ),
-            f"'{' '.join(words[1:])}' after {target}: a command needs -f FUNCTION": len(words) > 1,
+            f"'{' '.join(words[:-1])}' after {target}: a command needs -f FUNCTION": len(words) > 1,
             "-n, -N, --timeout and -t are for commands: a worker says in its code how long its"
             " functions may take": any(
                 given[key] for key in ("whole_lines", "stripped_lines", "timeout", "milliseconds")

@@ -3,13 +3,14 @@
 Its plan comes on standard input. CHANNEL is the number of a socket to the supervisor: this process
 says there when it is ready and when it retires; when the other end closes, the supervisor is gone.
 
-Signals: SIGTERM drains, a second one stops at once. Others of the terminal do not get here, this
-process has a session of its own.
+Signals: SIGTERM drains, SIGINT stops at once (two of one kind could melt into one). The terminal's
+do not get here, this process has a session of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import resource
@@ -26,8 +27,6 @@ from trigear.cli.report import Failure, Status, report
 from trigear.cli.worker_plan import READY, RETIRING, WorkerPlan
 
 if TYPE_CHECKING:
-    import trio
-
     from trigear.runtime.worker import Worker
 
 PROGRAM: Final = "trigear worker"
@@ -61,7 +60,7 @@ def work(plan: WorkerPlan, channel: socket.socket) -> int:
     log = Log(LogSettings(plan.log_target, LogStyle(plan.log_style), plan.log_level))
     memory = None if plan.max_memory is None else Memory()
     try:
-        worker = prepare(plan)
+        worker, plan = prepare(plan)
         return trio.run(serve, plan, worker, channel, memory)
     except BaseExceptionGroup as group:
         from trigear.cli.report import only_one
@@ -71,32 +70,41 @@ def work(plan: WorkerPlan, channel: socket.socket) -> int:
         log.close()
 
 
-def prepare(plan: WorkerPlan) -> Worker:
+def prepare(plan: WorkerPlan) -> tuple[Worker, WorkerPlan]:
     """Become who shall work, and load what it works with.
 
     In a changed root there is usually no Python: there the code is loaded before, but with the
     rights of the user to become. Else privileges go first.
     """
-    # Loaded as whoever started this: the user may have no right to read it.
-    import trigear.runtime.program
-    import trigear.runtime.worker  # noqa: F401
-
+    load_modules()
     user = None if plan.run_as is None else process.identity(plan.run_as)
     if plan.chroot is None:
         if user is not None:
             process.become(user)
-        return load(plan)
+        return load(plan), plan
     os.chdir(plan.folder)
     if user is not None:
         with_rights_of(user)
     worker = load(plan)
+    # Neither a resolver nor its files are in there.
+    servers = tuple(map(resolved, plan.servers))
     if user is not None:
         os.seteuid(0)
         os.setegid(0)
     enter(plan.chroot)
+    plan = dataclasses.replace(plan, servers=servers)
     if user is not None:
         process.become(user)
-    return worker
+    return worker, plan
+
+
+def load_modules() -> None:
+    """Load what working needs as whoever started this: the user to become may have no right to
+    read it, and in a changed root it is not there."""
+    import trigear.runtime.program
+    import trigear.runtime.worker  # noqa: F401
+
+    "localhost".encode("idna")  # loads a module when it is first used
 
 
 def with_rights_of(user: process.Identity) -> None:
@@ -104,6 +112,27 @@ def with_rights_of(user: process.Identity) -> None:
     os.setgroups([])
     os.setegid(user.gid)
     os.seteuid(user.uid)
+
+
+def resolved(server: str) -> str:
+    """The server by its number instead of its name, if it has one.
+
+    Raises:
+        Failure: it has none.
+    """
+    from trigear.runtime.address import Address, parse_address
+
+    address = parse_address(server)
+    if address.path is not None:
+        return server
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Failure(
+            f"{server}: {error.strerror}; in another root names are resolved at the start",
+            Status.NO_SERVER,
+        ) from error
+    return str(Address(str(found[0][4][0]), address.port))
 
 
 def enter(folder: str) -> None:
@@ -216,17 +245,13 @@ async def serve(
             await told.recv(1)  # nothing is ever said this way
         worker.drain(plan.grace)
 
-    async def heed() -> None:
-        asked = False
-        with trio.open_signal_receiver(signal.SIGTERM) as arriving:
-            task_started.set()
-            async for _ in arriving:
-                if asked:
+    async def heed(task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as arriving:
+            task_status.started()
+            async for number in arriving:
+                if number == signal.SIGINT or not ready:
                     nursery.cancel_scope.cancel()
-                asked = True
                 worker.drain(plan.grace)
-                if not ready:
-                    nursery.cancel_scope.cancel()
 
     async def retire() -> None:
         await worker.wait_draining()
@@ -239,10 +264,8 @@ async def serve(
         worker.drain(plan.grace)
 
     ready = False
-    task_started = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(heed)
-        await task_started.wait()
+        await nursery.start(heed)
         nursery.start_soon(lifeline)
         await nursery.start(run)
         ready = True

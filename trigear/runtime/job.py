@@ -97,7 +97,7 @@ class WorkerJob:
             raise LocalProtocolError(f"{self!r} is over: nothing can be said about it any more")
 
 
-class BlockingJob:
+class ThreadJob:
     """One job, for a handler that is a plain function and runs in a thread.
 
     The same as :class:`WorkerJob`, with calls that block. A thread cannot be stopped from outside:

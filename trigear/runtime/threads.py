@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trigear.runtime.job import BlockingJob, WorkerJob
+from trigear.runtime.job import ThreadJob, WorkerJob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
 def in_thread(
-    handler: Callable[[BlockingJob], bytes | None], limiter: trio.CapacityLimiter
+    handler: Callable[[ThreadJob], bytes | None], limiter: trio.CapacityLimiter
 ) -> Callable[[WorkerJob], Awaitable[bytes | None]]:
     """The handler, for Trio.
 
@@ -32,7 +32,7 @@ def in_thread(
 
         def run() -> bytes | None:
             try:
-                result: object = handler(BlockingJob(job))
+                result: object = handler(ThreadJob(job))
                 if inspect.iscoroutine(result):
                     result.close()
                     raise TypeError(

@@ -15,7 +15,7 @@
 a handler that is            runs
 ===========================  ======================================================================
 an `async def` function      as a task on Trio
-a plain function             in a thread; its job is a :class:`BlockingJob`
+a plain function             in a thread; its job is a :class:`ThreadJob`
 `async def`, registered      as a task on one asyncio loop, which the worker runs inside Trio; its
 with ``asyncio=True``        job is an :class:`AsyncioJob`
 ``program([...])``           as a program, once per job
@@ -63,7 +63,7 @@ from trigear.model import public
 from trigear.protocol.worker import WorkerConnection
 from trigear.runtime.address import Address, parse_address
 from trigear.runtime.backoff import Backoff
-from trigear.runtime.job import BlockingJob, WorkerJob, text
+from trigear.runtime.job import ThreadJob, WorkerJob, text
 from trigear.runtime.link import hidden_nursery, open_link, open_stream
 from trigear.runtime.program import Program, program
 from trigear.runtime.shift import Crew, Function, Lane, Shift
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from trigear.runtime.shift import Call
 
 __all__ = [
-    "BlockingJob",
+    "ThreadJob",
     "Program",
     "Worker",
     "WorkerJob",

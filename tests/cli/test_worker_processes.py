@@ -1,0 +1,446 @@
+"""`trigear worker` as real processes: crashes, replacements, new code, signals, other users."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.conftest import PATIENCE, TRIGEAR, Running
+from trigear.cli.report import Status
+from trigear.errors import JobFailed
+from trigear.protocol.events import Data
+from trigear.runtime.blocking import BlockingClient, connect_blocking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ROOT = ["--allow-root"] if os.geteuid() == 0 else []
+
+JOBS = """
+import os, signal, time
+from trigear import Worker
+
+worker = Worker(max_jobs=4)
+
+@worker.function("version")
+def version(job):
+    return b"%(version)s %%d" %% os.getpid()
+
+@worker.function("crash")
+def crash(job):
+    with open("crashed", "a") as file:
+        file.write("x")
+    if os.path.getsize("crashed") < 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return b"at last"
+
+@worker.function("wait")
+async def wait(job):
+    import trio
+    await job.data(b"begun")
+    while not os.path.exists(job.workload.decode()):
+        await trio.sleep(0.01)
+    return b"%(version)s"
+
+@worker.function("grow")
+def grow(job):
+    worker.ballast = bytearray(100_000_000)
+    return b"%%d" %% os.getpid()
+
+@worker.function("whoami")
+def whoami(job):
+    there = b" ".join(map(os.fsencode, os.listdir("/")))
+    return b"%%d %%d %%s %%s" %% (os.getuid(), os.getgid(), os.getcwd().encode(), there)
+"""
+
+
+class AtWork(Running):
+    """A running `trigear worker`."""
+
+    def wait_for_start(self) -> None:
+        self.read_until("at work: ")
+
+    def processes(self) -> set[int]:
+        """The worker processes there are."""
+        listed = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return set(map(int, listed.stdout.split()))
+
+
+@pytest.fixture
+def server(start: Callable[..., Running]) -> Running:
+    return start(*TRIGEAR, "server", "--port", "0")
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator[BlockingClient]:
+    with connect_blocking(server.address, timeout=PATIENCE) as client:
+        yield client
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, "one")
+    return tmp_path
+
+
+def write(folder: Path, version: str) -> None:
+    (folder / "jobs.py").write_text(JOBS % {"version": version})
+    # A module that changes twice in a second looks the same to the cache of compiled code.
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+
+
+@pytest.fixture
+def begin(server: Running) -> Iterator[Callable[..., AtWork]]:
+    """Start workers; with ``waiting`` only when they say that they are at work."""
+    with contextlib.ExitStack() as stack:
+
+        def run(*args: str, cwd: Path, waiting: bool = True, **env: str) -> AtWork:
+            process = subprocess.Popen(
+                [*TRIGEAR, "worker", "--server", server.address, *args],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=cwd,
+                env={**os.environ, **env},
+            )
+            running = AtWork(process)
+            stack.callback(end, running)
+            if waiting:
+                running.wait_for_start()
+            return running
+
+        yield run
+
+
+def end(running: AtWork) -> None:
+    running.kill()
+    if running.process.stdout is not None:
+        running.process.stdout.close()
+
+
+# Ends
+
+
+def test_a_stopped_worker_finishes_its_jobs(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("jobs:worker", *ROOT, cwd=folder)
+    job = client.job("wait", str(folder / "go").encode())
+    next(job)
+    worker.send(signal.SIGTERM)
+    worker.read_until("SIGTERM: draining")
+    (folder / "go").touch()
+    assert job.result() == b"begunone"
+    assert worker.wait() == Status.DONE
+
+
+def test_a_second_signal_does_not_wait(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("jobs:worker", *ROOT, cwd=folder)
+    job = client.job("wait", str(folder / "go").encode())
+    next(job)
+    worker.send(signal.SIGINT)
+    worker.read_until("SIGINT: draining")
+    worker.send(signal.SIGINT)
+    assert worker.wait() == Status.INTERRUPTED
+    # The job is not lost with its worker.
+    (folder / "go").touch()
+    begin("jobs:worker", *ROOT, cwd=folder)
+    assert job.result() == b"begunbegunone"
+
+
+def test_jobs_that_take_too_long_for_the_grace_go_to_others(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("jobs:worker", "--grace", "0.1", *ROOT, cwd=folder)
+    job = client.job("wait", str(folder / "go").encode())
+    next(job)
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == Status.DONE
+    (folder / "go").touch()
+    begin("jobs:worker", *ROOT, cwd=folder)
+    assert job.result() == b"begunbegunone"
+
+
+def test_a_worker_ends_after_so_many_jobs(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("-f", "upper", "-c", "2", *ROOT, "--", "tr", "a-z", "A-Z", cwd=folder)
+    assert [client.submit("upper", b"a"), client.submit("upper", b"b")] == [b"A", b"B"]
+    assert worker.wait() == Status.DONE
+
+
+def test_nothing_is_left_when_the_supervisor_is_killed(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("jobs:worker", "--processes", "2", *ROOT, cwd=folder)
+    there = worker.processes()
+    assert len(there) == 2
+    worker.process.kill()
+    wait_until(lambda: not any(alive(pid) for pid in there))
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)  # a process of processes that are not ours has no event to wait for
+
+
+# Crashes and replacements
+
+
+def test_a_process_that_crashes_is_replaced_and_its_job_done_again(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("jobs:worker", *ROOT, cwd=folder)
+    assert client.submit("crash", b"") == b"at last"
+    line = worker.read_until("another starts in")
+    assert "killed by SIGKILL" in line
+    assert (folder / "crashed").read_text() == "xx"
+
+
+def test_a_process_is_replaced_after_so_many_jobs(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    begin("jobs:worker", "--max-jobs", "2", *ROOT, cwd=folder)
+    pids = [client.submit("version", b"").split()[1] for _ in range(6)]
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4] == pids[5]
+
+
+def test_a_process_that_uses_too_much_memory_is_replaced(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("jobs:worker", "--max-memory", "100MB", *ROOT, cwd=folder)
+    first = client.submit("grow", b"")
+    worker.read_until("retires")
+    worker.read_until("is at work")
+    wait_until(lambda: client.submit("version", b"").split()[1] != first)
+
+
+# New code
+
+
+def test_new_code_takes_over_and_no_job_is_lost(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("jobs:worker", *ROOT, cwd=folder)
+    job = client.job("wait", str(folder / "go").encode())
+    next(job)
+    write(folder, "two")
+    worker.send(signal.SIGHUP)
+    worker.read_until("took over from")
+    # The job in hand is finished by the old code, the next one is done by the new.
+    wait_until(lambda: client.submit("version", b"").startswith(b"two"))
+    (folder / "go").touch()
+    assert job.result() == b"begunone"
+
+
+def test_new_code_that_does_not_come_up_changes_nothing(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("jobs:worker", *ROOT, cwd=folder)
+    (folder / "jobs.py").write_text("1/0")
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+    worker.send(signal.SIGHUP)
+    assert "importing jobs raised ZeroDivisionError" in worker.read_until("error:")
+    worker.read_until("does not come up (exit status 2); the old one goes on")
+    assert client.submit("version", b"").startswith(b"one")
+    write(folder, "two")
+    worker.send(signal.SIGHUP)
+    worker.send(signal.SIGHUP)
+    worker.read_until("took over from")
+    wait_until(lambda: client.submit("version", b"").startswith(b"two"))
+
+
+# Starting
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "says"),
+    [
+        ("none:worker", "", "none:worker: no module 'none': start where it can be imported from"),
+        ("bad:worker", "import no_such_thing", "bad needs the module 'no_such_thing'"),
+        ("bad:worker", "x = ", "importing bad raised SyntaxError"),
+        ("bad:worker", "", "module 'bad' has no 'worker'; it has no Worker"),
+        ("jobs:wroker", "", "module 'jobs' has no 'wroker'; its workers: worker"),
+        ("bad:worker", "worker = 3", "bad:worker: is a int, not a trigear.Worker"),
+        (
+            "bad:worker",
+            "from trigear import Worker\nworker = Worker()",
+            "bad:worker: has no functions: give it one with @worker.function(...)",
+        ),
+    ],
+)
+def test_what_is_no_worker_is_told_in_one_line(
+    begin: Callable[..., AtWork], folder: Path, target: str, code: str, says: str
+) -> None:
+    (folder / "bad.py").write_text(code)
+    worker = begin(target, *ROOT, cwd=folder, waiting=False)
+    assert worker.wait() == Status.USAGE
+    (line,) = worker.lines
+    assert says in line
+
+
+def test_a_worker_without_a_server_waits_for_one(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [*TRIGEAR, "worker", "-p", str(port), "-f", "upper", *ROOT, "cat"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    worker = AtWork(process)
+    try:
+        line = worker.read_until("trying again in")
+        assert f"no connection to localhost:{port}: Connection refused" in line
+        assert "is a server running there?" in line
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == Status.DONE
+    finally:
+        worker.kill()
+
+
+def test_a_service_manager_is_told(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.settimeout(PATIENCE)
+        worker = begin("jobs:worker", *ROOT, cwd=folder, NOTIFY_SOCKET=str(folder / "notify"))
+        assert manager.recv(100) == b"READY=1"
+        worker.send(signal.SIGTERM)
+        assert manager.recv(100) == b"STOPPING=1"
+        assert worker.wait() == Status.DONE
+
+
+def test_a_daemon_returns_when_it_is_at_work(
+    server: Running, client: BlockingClient, folder: Path
+) -> None:
+    done = subprocess.run(
+        [
+            *(*TRIGEAR, "worker", "--server", server.address, "-d", "-i", "pid", "-l", "log"),
+            *("-f", "upper", *ROOT, "tr", "a-z", "A-Z"),
+        ],
+        cwd=folder,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, (folder / "log").read_text()
+    pid = int((folder / "pid").read_text())
+    try:
+        assert client.submit("upper", b"abc") == b"ABC"
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not (folder / "pid").exists())
+    assert "at work: 1 process" in (folder / "log").read_text()
+
+
+# Commands
+
+
+def test_a_command_does_the_jobs(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    begin("-f", "job", "-N", "-t", "20000", *ROOT, "sh", "-c", "cat; exit 3", cwd=folder)
+    job = client.job("job", b"a\nb\n")
+    assert [update.data for update in job if isinstance(update, Data)] == [b"a", b"b"]
+    with pytest.raises(JobFailed):
+        job.result()
+
+
+def test_without_a_command_workloads_are_printed(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("-f", "print", *ROOT, cwd=folder)
+    assert client.submit("print", b"to be seen\n") == b""
+    assert worker.process.stdout is not None
+    assert worker.process.stdout.readline() == "to be seen\n"
+
+
+# Other users
+
+
+def test_jobs_are_done_as_another_user(
+    as_root: None, begin: Callable[..., AtWork], client: BlockingClient, open_folder: Path
+) -> None:
+    write(open_folder, "one")
+    worker = begin("jobs:worker", "--run-as", "nobody:games", cwd=open_folder)
+    uid, gid, folder, _ = client.submit("whoami", b"").split(b" ", 3)
+    expected = pwd.getpwnam("nobody").pw_uid, grp.getgrnam("games").gr_gid
+    assert (int(uid), int(gid), folder) == (*expected, bytes(open_folder))
+    # Each new process becomes that user, too.
+    worker.send(signal.SIGHUP)
+    worker.read_until("took over from")
+    assert client.submit("whoami", b"").startswith(b"%d %d " % expected)
+
+
+def test_jobs_are_done_in_another_root(
+    as_root: None, begin: Callable[..., AtWork], client: BlockingClient, open_folder: Path
+) -> None:
+    write(open_folder, "one")
+    jail = open_folder / "jail"
+    (jail / "inside").mkdir(parents=True)
+    begin("jobs:worker", "--run-as", "nobody", "--chroot", "jail", cwd=open_folder)
+    uid, _, folder, there = client.submit("whoami", b"").split(b" ", 3)
+    assert (int(uid) != 0, folder, there) == (True, b"/", b"inside")
+
+
+def test_a_command_runs_in_another_root(
+    as_root: None, begin: Callable[..., AtWork], client: BlockingClient, open_folder: Path
+) -> None:
+    jail = open_folder / "jail"
+    jail.mkdir()
+    build_id(jail)
+    begin("-f", "id", "--run-as", "nobody", "--chroot", str(jail), "/id", cwd=open_folder)
+    assert client.submit("id", b"") == b"65534 /\n"
+
+
+def build_id(jail: Path) -> None:
+    """A program that needs nothing else in its root: who runs it, and where."""
+    source = jail.parent / "id.c"
+    source.write_text(
+        "#include <stdio.h>\n#include <unistd.h>\n"
+        'int main(void) { char b[99]; printf("%d %s\\n", (int)getuid(), getcwd(b, 99)); }\n'
+    )
+    subprocess.run(["cc", "-static", "-o", jail / "id", source], check=True)
+
+
+def test_a_supervisor_loads_no_event_loop_and_no_code_of_others() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import sys, trigear.cli.worker, trigear.cli.supervisor; print('trio' in sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"
