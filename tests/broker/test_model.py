@@ -501,7 +501,7 @@ def test_the_broker_does_what_the_model_does():
     run_state_machine_as_test(
         Beside,
         settings=settings(
-            max_examples=int(os.environ.get(FUZZ_VARIABLE, FUZZ_EXAMPLES)) // 10,
+            max_examples=int(os.environ.get(FUZZ_VARIABLE, FUZZ_EXAMPLES)) // 20,
             stateful_step_count=80,
             phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
         ),

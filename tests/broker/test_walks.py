@@ -7,6 +7,7 @@ repeated by its number.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from random import Random
 
@@ -16,7 +17,7 @@ from tests.broker.test_model import TENANTS, WORKED, Beside
 from tests.conftest import FUZZ_EXAMPLES, FUZZ_VARIABLE
 
 STEPS = 400
-WALKS = int(os.environ.get(FUZZ_VARIABLE, FUZZ_EXAMPLES)) // 50
+WALKS = int(os.environ.get(FUZZ_VARIABLE, FUZZ_EXAMPLES)) // 100
 
 WEIGHTS = {
     "foreground": 6,
@@ -111,6 +112,7 @@ class Walk:
 
 @pytest.mark.slow
 def test_the_broker_does_what_the_model_does_on_long_walks():
+    faulthandler.cancel_dump_traceback_later()  # with a large budget this takes long
     for number in range(WALKS):
         walk = Walk(number)
         for step in range(STEPS):
