@@ -408,8 +408,6 @@ class Broker(Assignments):
         for handle, job in list(peer.ghosts.items()):
             if job is not None:
                 job.function.unghost(job, peer)
-                if job.state == QUEUED:
-                    self._wake(job.function, now)
             del peer.ghosts[handle]
         for job in list(peer.waiting):
             job.waiters = [waiter for waiter in job.waiters if waiter is not peer]
