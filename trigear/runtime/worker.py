@@ -76,8 +76,8 @@ if TYPE_CHECKING:
     from trigear.runtime.shift import Call
 
 __all__ = [
-    "ThreadJob",
     "Program",
+    "ThreadJob",
     "Worker",
     "WorkerJob",
     "WorkerStatistics",
