@@ -27,6 +27,7 @@ for variable in [name for name in os.environ if name.startswith("PYTHON")]:
 FULLY_COVERED = ("wire", "protocol", "broker", "stores", "engine")
 
 FUZZ_EXAMPLES = "1000000"
+SOAK_JOBS = "10000"
 
 
 @nox.session
@@ -103,4 +104,14 @@ def fuzz(session: nox.Session) -> None:
         *("python", "-bb", "-m", "pytest", "tests/fuzz", "-s", "-o", "faulthandler_timeout=0"),
         *session.posargs,
         env={"TRIGEAR_FUZZ_EXAMPLES": examples},
+    )
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """The soak test in full length: TRIGEAR_SOAK_JOBS sets how many jobs."""
+    session.install("-e", ".[test]")
+    session.run(
+        *("python", "-bb", "-m", "pytest", "tests/soak", *session.posargs),
+        env={"TRIGEAR_SOAK_JOBS": os.environ.get("TRIGEAR_SOAK_JOBS", SOAK_JOBS)},
     )

@@ -245,7 +245,8 @@ class Supervisor:
                 self._retires(child)
         slot, pid = child.slot, child.process.pid
         if child.leaving or self._ending is not None:
-            log.debug("worker process %d ended: %s", pid, ending(status))
+            level = logging.WARNING if status else logging.DEBUG
+            log.log(level, "worker process %d ended: %s", pid, ending(status))
         elif slot.successor is child:
             slot.successor = None
             log.error(
@@ -262,21 +263,20 @@ class Supervisor:
             self._replace(slot, child, status)
 
     def _replace(self, slot: Slot, child: Child, status: int) -> None:
-        now = time.monotonic()
+        now, pid = time.monotonic(), child.process.pid
+        if slot.successor is not None:
+            log.error("worker process %d ended: %s; its successor starts", pid, ending(status))
+            slot.current, slot.successor = slot.successor, None
+            return
         if now - child.started >= STEADY_SECONDS:
             slot.backoff.reset()
             wait = 0.0
         else:
             wait = slot.backoff.next()
         log.error(
-            "worker process %d ended: %s; another starts in %.1f s",
-            child.process.pid,
-            ending(status),
-            wait,
+            "worker process %d ended: %s; another starts in %.1f s", pid, ending(status), wait
         )
-        slot.current, slot.successor = slot.successor, None
-        if slot.current is None:
-            slot.due = now + wait
+        slot.current, slot.due = None, now + wait
 
     # Signals
 
