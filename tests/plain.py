@@ -27,7 +27,9 @@ def open_link(address: str) -> socket.socket:
         link.connect(address.removeprefix("unix:"))
         return link
     host, _, port = address.rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE)
+    link = socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return link
 
 
 @contextlib.contextmanager

@@ -299,7 +299,7 @@ def test_no_server_is_said(nowhere: str, trigear: Callable[..., Said]) -> None:
 def test_server_that_says_nothing_is_doubted(
     trigear: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connecting.open_client, "__kwdefaults__", {"timeout": 0.05})
+    monkeypatch.setattr(connecting.open_client, "__kwdefaults__", {"timeout": 0.5})
 
     def silent(link: socket.socket) -> None:
         while link.recv(10_000):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -22,7 +24,7 @@ from trigear.wire.codec import response
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.cli.conftest import Said
@@ -339,38 +341,58 @@ def test_name_that_cannot_be_sent_is_a_mistake(server: str, trigear: Callable[..
 # Waiting
 
 
-def test_nobody_who_serves_the_function_is_remarked_once(
-    server: str, trigear: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def remarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[queue.Queue[str]]:
+    """What commands in this process remark; they look around after a short silence."""
+    said: queue.Queue[str] = queue.Queue()
     monkeypatch.setattr(submitting, "SILENCE", 0.02)
-    said = trigear("submit", "--deadline", "400ms", "nobody", "")
-    remark, error = said.err.splitlines()
-    assert remark == (
-        f"trigear: no worker serves 'nobody' at {server}: waiting for one (Ctrl-C gives up; -b"
-        " would leave the job there)"
-    )
+    monkeypatch.setattr(submitting, "remark", said.put)
+    yield said
+    assert said.empty()
+
+
+@pytest.mark.parametrize(
+    ("served", "more"), [("resize", ""), ("reszie", "; did you mean 'reszie'?")]
+)
+def test_function_that_nobody_serves_is_remarked_once(
+    served: str,
+    more: str,
+    server: str,
+    trigear: Callable[..., Said],
+    remarks: queue.Queue[str],
+) -> None:
+    said: list[Said] = []
+    thread = threading.Thread(target=lambda: said.append(trigear("submit", "resize", "cat")))
+    workers = contextlib.ExitStack()
+    if more:
+        workers.enter_context(plain_worker(server, **{served: upper}))
+    with workers:
+        thread.start()
+        assert remarks.get(timeout=PATIENCE) == (
+            f"no worker serves 'resize' at {server}: waiting for one (Ctrl-C gives up; -b would"
+            f" leave the job there){more}"
+        )
+        with plain_worker(server, resize=upper):
+            thread.join(PATIENCE)
+    assert (said[0].status, said[0].out, said[0].err) == (0, "CAT", "")
+
+
+def test_job_that_nobody_took_before_the_deadline_is_dropped(
+    server: str, trigear: Callable[..., Said]
+) -> None:
+    said = trigear("submit", "--deadline", "1s", "nobody", "")
     assert said.status == Status.TOO_LATE
     assert re.fullmatch(
-        r"trigear: error: the deadline of 0\.4 s has passed: 'nobody' \(H:.+\) had not begun, and"
+        r"trigear: error: the deadline of 1 s has passed: 'nobody' \(H:.+\) had not begun, and"
         r" is dropped unless others wait",
-        error,
+        said.line,
     )
     assert jobs_at(server) == []
 
 
-def test_name_that_is_nearly_one_that_is_served_is_remarked(
-    server: str, trigear: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(submitting, "SILENCE", 0.02)
-    with plain_worker(server, resize=Held.complete):
-        said = trigear("submit", "--deadline", "400ms", "reszie", "")
-    assert said.err.splitlines()[0].endswith("; did you mean 'resize'?")
-
-
 def test_busy_worker_is_not_remarked(
-    server: str, trigear: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    server: str, trigear: Callable[..., Said], remarks: queue.Queue[str]
 ) -> None:
-    monkeypatch.setattr(submitting, "SILENCE", 0.02)
     release = threading.Event()
 
     def hold(job: Held) -> None:
@@ -379,7 +401,7 @@ def test_busy_worker_is_not_remarked(
 
     with plain_worker(server, hold=hold):
         # The first job runs, the second waits behind it.
-        said = trigear("submit", "--deadline", "300ms", "--parallel", "2", "hold", "a", "b")
+        said = trigear("submit", "--deadline", "1s", "--parallel", "2", "hold", "a", "b")
         release.set()
     assert said.status == Status.TOO_LATE
     assert said.line.endswith(") may go on, but its result is lost; 1 more were under way")
