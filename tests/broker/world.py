@@ -19,6 +19,7 @@ from trigear.model import DEFAULT_TENANT, JobEnd, Now, Priority
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from trigear.broker.assignments import Keeper
     from trigear.broker.functions import Function
     from trigear.broker.jobs import Job
 
@@ -219,6 +220,7 @@ class World:
         wakeup: int | None = None,
         rules: Mapping[bytes, Rules] | None = None,
         durable: bool = False,
+        keeper: Keeper | None = None,
         term: int = 0,
     ) -> None:
         self.now = START
@@ -231,7 +233,7 @@ class World:
             lambda _tenant, _function, _unique: b"H:test:%03d" % next(numbers),
             lambda _tenant, function: self.rules.get(function, Rules()),
             self,
-            keeper=self.ledger,
+            keeper=self.ledger if durable else keeper,
             wakeup=wakeup,
             partition_of=spread(partitions),
             term=term,

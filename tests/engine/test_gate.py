@@ -104,12 +104,11 @@ def test_replies_keep_their_order_whoever_waits(durable):
     assert durable.heard(client) == [("JOB_CREATED", b"H:1"), ("ECHO_RES", b"x")]
 
 
-@pytest.mark.parametrize("limit", ["lines", "bytes"])
-def test_a_batch_has_its_limits(durable, limit, monkeypatch):
-    if limit == "lines":
-        monkeypatch.setattr(gate, "BATCH_LINES", 3)
-    else:
-        monkeypatch.setattr(gate, "BATCH_BYTES", 600)
+@pytest.mark.parametrize(
+    ("limit", "value"), [("BATCH_LINES", 3), ("BATCH_BYTES", 700), ("BATCH_BYTES", 684)]
+)
+def test_a_batch_has_its_limits(durable, limit, value, monkeypatch):
+    monkeypatch.setattr(gate, limit, value)
     client = durable.connect()
     for number in range(5):
         durable.submit(client, b"%d" % number * 100)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 BATCH_LINES: Final = 4096
 BATCH_BYTES: Final = 4 * 1024 * 1024
+"""A line larger than this makes a batch of its own."""
+
 STALL_SECONDS: Final = 5.0
 
 _LINE_BYTES: Final = 128
@@ -120,13 +122,16 @@ class Gate:
         taken: list[tuple[str, Line, Job | None]] = []
         size = 0
         queues = self._queues
-        while queues and len(taken) < BATCH_LINES and size < BATCH_BYTES:
-            # Move the tenant whose turn it was to the end.
-            tenant = next(iter(queues))
-            queue = queues.pop(tenant)
-            line, job = queue.popleft()
-            taken.append((tenant, line, job))
+        while queues and len(taken) < BATCH_LINES:
+            tenant, queue = next(iter(queues.items()))
+            line, job = queue[0]
             size += _LINE_BYTES + (len(line.workload) if isinstance(line, Keep) else 0)
+            if size > BATCH_BYTES and taken:
+                break
+            taken.append((tenant, line, job))
+            # Move the tenant whose turn it was to the end.
+            queue.popleft()
+            del queues[tenant]
             if queue:
                 queues[tenant] = queue
         self._number += 1
