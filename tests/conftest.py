@@ -7,6 +7,7 @@ would test us against ourselves.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -46,6 +47,18 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.delenv("STATE_DIRECTORY", raising=False)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """A command that is run inside of a test sets up the log of the whole process."""
+    root = logging.getLogger()
+    level, handlers, raising = root.level, list(root.handlers), logging.raiseExceptions
+    yield
+    root.setLevel(level)
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+    logging.raiseExceptions = raising
 
 
 @pytest.fixture(scope="session")

@@ -254,6 +254,7 @@ class Log:
         logging.raiseExceptions = False
         self.choose()
         root = logging.getLogger()
+        self.level_before = root.level
         root.setLevel(LEVELS[settings.level])
         for handler in self.handlers:
             if not isinstance(handler, Syslog):
@@ -303,6 +304,7 @@ class Log:
     def close(self) -> None:
         """Stop logging; called once, at the end."""
         root = logging.getLogger()
+        root.setLevel(self.level_before)
         for handler in self.handlers:
             root.removeHandler(handler)
             handler.close()
