@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 READY = b"R"
 """A worker process says: the functions are announced at a server."""
@@ -48,10 +49,8 @@ class WorkerPlan:
 
     @classmethod
     def from_json(cls, text: bytes) -> WorkerPlan:
-        values = json.loads(text)
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-            }
-        )
+        values: dict[str, Any] = json.loads(text)
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(value)
+        return cls(**values)
