@@ -44,17 +44,20 @@ if TYPE_CHECKING:
     )
     from trigear.model import Priority
     from trigear.protocol.events import Data, Status, Warning
+    from trigear.runtime.aio import AsyncioJob
     from trigear.runtime.batch import Batch, Outcome
     from trigear.runtime.blocking import BlockingClient, connect_blocking
     from trigear.runtime.client import Client, connect
-    from trigear.runtime.job import WorkerJob
+    from trigear.runtime.job import ThreadJob, WorkerJob
+    from trigear.runtime.program import program
     from trigear.runtime.values import JobStatus
     from trigear.runtime.waiting import Job
-    from trigear.runtime.worker import Worker
+    from trigear.runtime.worker import Worker, WorkerStatistics
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncioJob",
     "Batch",
     "BlockingClient",
     "Client",
@@ -75,19 +78,23 @@ __all__ = [
     "RemoteProtocolError",
     "Status",
     "StoreError",
+    "ThreadJob",
     "TrigearError",
     "TrigearInternalError",
     "Warning",
     "Worker",
     "WorkerJob",
+    "WorkerStatistics",
     "__version__",
     "connect",
     "connect_blocking",
+    "program",
 ]
 
 # Public name -> module that defines it. Type checkers read the imports above instead; a test keeps
 # the two and __all__ in step.
 _HOME = {
+    "AsyncioJob": "trigear.runtime.aio",
     "Batch": "trigear.runtime.batch",
     "BlockingClient": "trigear.runtime.blocking",
     "Client": "trigear.runtime.client",
@@ -108,13 +115,16 @@ _HOME = {
     "RemoteProtocolError": "trigear.errors",
     "Status": "trigear.protocol.events",
     "StoreError": "trigear.errors",
+    "ThreadJob": "trigear.runtime.job",
     "TrigearError": "trigear.errors",
     "TrigearInternalError": "trigear.errors",
     "Warning": "trigear.protocol.events",
     "Worker": "trigear.runtime.worker",
     "WorkerJob": "trigear.runtime.job",
+    "WorkerStatistics": "trigear.runtime.worker",
     "connect": "trigear.runtime.client",
     "connect_blocking": "trigear.runtime.blocking",
+    "program": "trigear.runtime.program",
 }
 
 

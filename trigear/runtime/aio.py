@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import trio_asyncio
 
+from trigear.model import public
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from trigear.runtime.job import WorkerJob
 
 
+@public
 class AsyncioJob:
     """One job, for a handler written for asyncio.
 

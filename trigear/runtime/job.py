@@ -97,6 +97,7 @@ class WorkerJob:
             raise LocalProtocolError(f"{self!r} is over: nothing can be said about it any more")
 
 
+@public
 class ThreadJob:
     """One job, for a handler that is a plain function and runs in a thread.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trigear.errors import JobFailed
+from trigear.model import public
 from trigear.runtime.link import CHUNK, hidden_nursery
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Program:
         return bytes(kept)
 
 
+@public
 def program(
     command: Sequence[str],
     *,

@@ -103,6 +103,7 @@ Opener = Callable[[], Awaitable[trio.abc.Stream]]
 Server = str | Address | Opener
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
     """What a worker is doing, and has done since :meth:`Worker.run` was called.
