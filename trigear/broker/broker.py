@@ -124,6 +124,10 @@ class Broker(Assignments):
         for job in [job for job in function.jobs.values() if job.function is function]:
             self._tell_failed(job)
             self._end(job, JobEnd.DROPPED)
+        # Its husks would hold the function, which holds them.
+        for queue, late in zip(function.queues, function.late, strict=True):
+            queue.clear()
+            late.clear()
         del tenant.functions[name]
         del function.partition.functions[tenant.name, name]
         return True

@@ -100,6 +100,7 @@ class Engine:
         if self._gate is not None:
             self._gate.serve(self.broker)
         self._sessions: dict[int, Session] = {}
+        self._nobody = Session(self, 0, "-")
         self._created_head = (0, b"")
         self._census = now.monotonic + CENSUS_SECONDS
         self._beats = Timers()
@@ -146,7 +147,10 @@ class Engine:
         jobs, waiting = len(peer.jobs), len(peer.waiting)
         self.broker.leave(peer, now)
         self.expect_heartbeat(session, 0)
-        session.retire()
+        # A commit may outlast the connection and speak to it. Nobody listens, and a session that is
+        # gone must not be held by its own peer.
+        peer.sink = self._nobody
+        session.out.clear()
         level = logging.INFO if reason in _ORDINARY and not jobs else logging.WARNING
         log.log(
             level,

@@ -133,11 +133,6 @@ class Session(ServerConnection):
         self._remarked += (what,)
         return True
 
-    def retire(self) -> None:
-        """The connection is gone. Of what is still said to it (a commit may outlast it) nobody
-        takes notice."""
-        self.out.clear()
-
     # What the broker says
 
     def wake(self) -> None:
