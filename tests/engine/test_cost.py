@@ -1,0 +1,59 @@
+"""A budget for what a job costs: nothing on the hot path grows without somebody saying so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+TOLERANCE = 1.04
+"""What is above the budget by more fails. The counts themselves do not vary."""
+
+BUDGET = {
+    # Per job: calls, and instructions of Python 3.11 (other versions count them differently).
+    "background": (22.2, 478),
+    "background, durable": (56.0, 910),
+    "drain": (51.0, 849),
+    "foreground": (87.3, 1466),
+}
+INSTRUCTIONS_OF = (3, 11)
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, list[float]]:
+    """Counted in a process of its own, where no other tool listens to every call."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.cost"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def complaint(name: str, what: str, cost: float, budget: float) -> str:
+    return (
+        f"{name}: {cost:.1f} {what} per job, the budget is {budget:.1f}. If that is worth it, count "
+        f"with `python -m tests.engine.cost` and write the new figure into {__name__}; "
+        "`nox -s bench` says what it is in time."
+    )
+
+
+@pytest.mark.parametrize("name", BUDGET)
+def test_a_job_costs_no_more_calls_and_instructions_than_its_budget(costs, name):
+    calls, instructions = costs[name]
+    most_calls, most_instructions = BUDGET[name]
+    assert calls <= most_calls * TOLERANCE, complaint(name, "calls", calls, most_calls)
+    if sys.version_info[:2] == INSTRUCTIONS_OF:
+        assert instructions <= most_instructions * TOLERANCE, complaint(
+            name, "instructions", instructions, most_instructions
+        )
+
+
+def test_every_kind_of_work_has_a_budget(costs):
+    assert costs.keys() == BUDGET.keys()
