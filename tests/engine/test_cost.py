@@ -38,8 +38,8 @@ def costs() -> dict[str, list[float]]:
 
 def complaint(name: str, what: str, cost: float, budget: float) -> str:
     return (
-        f"{name}: {cost:.1f} {what} per job, the budget is {budget:.1f}. If that is worth it, count "
-        f"with `python -m tests.engine.cost` and write the new figure into {__name__}; "
+        f"{name}: {cost:.1f} {what} per job, the budget is {budget:.1f}. If that is worth it, "
+        f"count with `python -m tests.engine.cost` and write the new figure into {__name__}; "
         "`nox -s bench` says what it is in time."
     )
 
