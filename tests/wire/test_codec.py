@@ -288,6 +288,15 @@ def test_a_line_without_end_is_refused_as_soon_as_it_is_too_long() -> None:
     assert target.entries == [("line too long",)]
 
 
+def test_the_length_of_a_line_counts_from_its_own_beginning() -> None:
+    target = Recorder()
+    machine = decoder(max_line=64)
+    machine.feed(TAIL * 10 + b"sta")
+    assert not machine.run(target, 99)
+    assert target.entries == TAIL_ENTRIES * 10
+    assert machine.buffered == 3
+
+
 # What is no packet
 
 
@@ -310,12 +319,13 @@ def test_a_packet_of_the_other_direction_is_reported_and_skipped() -> None:
     assert decode([request(CAN_DO, b"f")], RES) == [("wrong magic", CAN_DO)]
 
 
-@pytest.mark.parametrize("number", [0, 5, 43, 0xFFFFFFFF])
+@pytest.mark.parametrize("number", [0, 5, 43, len(ALL_ROWS), 0xFFFFFFFF])
 def test_an_unknown_type_is_reported_and_skipped(number: int) -> None:
-    assert decode([request(number, b"whatever") + TAIL]) == [
-        ("unknown type", number),
-        *TAIL_ENTRIES,
-    ]
+    for data in (b"whatever", bytes(LARGE)):
+        assert decode(chunks(request(number, data) + TAIL, 65536)) == [
+            ("unknown type", number),
+            *TAIL_ENTRIES,
+        ]
 
 
 # Large packets
@@ -397,6 +407,9 @@ def test_a_packet_may_be_as_large_as_the_limit_and_not_larger(limit: int) -> Non
     over = request(ECHO_REQ, b"x" * (limit + 1))
     for pieces in ([over], chunks(over, 4096)):
         assert decode(pieces, max_packet=limit) == [("too large", ECHO_REQ, limit + 1)]
+    assert decode([response(ECHO_REQ, b"x" * (limit + 1))], max_packet=limit) == [
+        ("too large", ECHO_REQ, limit + 1)
+    ]
 
 
 def test_a_size_above_the_limit_is_noticed_before_anything_is_buffered_for_it() -> None:
