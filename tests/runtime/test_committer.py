@@ -15,6 +15,7 @@ from trigear.errors import (
     StoreFenced,
     StoreUnavailable,
     StoreUnknown,
+    StoreUnusable,
     TrigearInternalError,
 )
 from trigear.runtime.committer import RETRY_LIMIT, RETRY_SECONDS
@@ -136,7 +137,12 @@ async def test_what_could_not_be_erased_is_erased_later_and_the_store_is_not_ham
 
 
 @pytest.mark.parametrize(
-    "trouble", [StoreUnknown("the connection broke"), ZeroDivisionError("a bug of the store")]
+    "trouble",
+    [
+        StoreUnknown("the connection broke"),
+        StoreUnusable("nothing that a commit may raise"),
+        ZeroDivisionError("a bug of the store"),
+    ],
 )
 @pytest.mark.parametrize("written", [True, False])
 async def test_after_an_unknown_outcome_the_store_is_asked_before_anybody_is_answered(

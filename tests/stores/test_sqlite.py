@@ -80,6 +80,13 @@ def test_file_log_and_folder_are_for_the_owner_only(place):
     assert set(files.values()) == {0o600}
 
 
+def test_our_own_file_that_others_could_read_is_closed_to_them(place):
+    place.opened().close()
+    place.path.chmod(0o644)
+    place.opened()
+    assert place.path.stat().st_mode & 0o777 == 0o600
+
+
 def test_commits_are_synced(place):
     connection = connection_of(place.opened())
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
@@ -332,6 +339,16 @@ def test_a_file_that_was_removed_or_replaced_is_not_written_to(place):
     assert place.path.read_bytes() == b""
 
 
+def test_a_log_that_was_removed_takes_no_more_and_is_saved_by_stopping(place):
+    store = place.opened()
+    write(store, 1, job(1))
+    Path(f"{place.path}-wal").unlink()
+    with pytest.raises(StoreUnavailable, match="its log was removed under the server"):
+        write(store, 2, job(2))
+    store.close()
+    assert sequences(content(place.opened())) == [1]
+
+
 def test_a_row_that_the_table_does_not_take_refuses_its_batch(place):
     store = place.opened()
     with pytest.raises(StoreUnavailable, match=r"NOT NULL constraint failed: job\.workload"):
@@ -532,6 +549,17 @@ def test_a_holder_that_has_not_written_its_name_is_just_starting(place):
     Path(f"{place.path}.lock").write_bytes(b"")
     with pytest.raises(StoreUnusable, match=r"another server \(just starting\)"):
         place.opened()
+
+
+def test_a_lock_that_cannot_take_its_holder_s_name_is_let_go(place, monkeypatch):
+    def full(descriptor: int, text: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.os, "write", full)
+        with pytest.raises(StoreUnusable, match="no space left"):
+            place.opened()
+    place.opened()
 
 
 def test_a_lock_that_the_file_system_does_not_know_is_an_error_of_its_own(place, monkeypatch):

@@ -95,7 +95,7 @@ class Committer:
             await trio.to_thread.run_sync(
                 self._store.commit, ticket.batch, limiter=self._limiter, abandon_on_cancel=True
             )
-        except StoreError as found:
+        except (StoreUnavailable, StoreUnknown, StoreFenced) as found:
             error = found
         except Exception as found:
             # A store that fails in a way it did not promise may have written the batch.

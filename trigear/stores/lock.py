@@ -27,8 +27,12 @@ class LockFile:
     def __init__(self, path: str, owner: Owner) -> None:
         self._descriptor = _locked(path)
         text = f"pid {owner.pid} at {owner.address}\n"
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, text.encode())
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, text.encode())
+        except OSError:
+            os.close(self._descriptor)
+            raise
 
     def release(self) -> None:
         """Let go of the lock. The file stays, empty: removing it could pull it out from under

@@ -269,6 +269,11 @@ class SqliteStore:
         if connection is None:
             raise StoreUnavailable("the store is not open")
         self._check_place()
+        if not os.path.exists(f"{self.path}-wal"):
+            raise StoreUnavailable(
+                f"store {self.path}: its log was removed under the server; stop the server, which"
+                " saves what is in it"
+            )
         try:
             if self._begin(connection, batch):
                 self._write(connection, batch)
@@ -383,9 +388,16 @@ class SqliteStore:
 
 
 def _make(path: str) -> None:
-    """Make the file, readable for its owner only: workloads may be secrets."""
-    with contextlib.suppress(FileExistsError):
+    """Make the file, readable for its owner only: workloads may be secrets.
+
+    One that is there already, and our own, is closed to others as well.
+    """
+    try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        status = os.stat(path)
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            os.chmod(path, 0o600)
 
 
 def _sync_folder(path: str) -> None:
