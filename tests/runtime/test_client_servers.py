@@ -14,9 +14,9 @@ from tests.runtime.calls import Call, Lot, client_of, greeted
 from tests.runtime.scripted import ScriptedPlace, ScriptedServer
 from trigear.errors import ConnectionLost, JobLost, LocalProtocolError
 from trigear.protocol.choice import home_of
-from trigear.runtime.backoff import LEAST, MOST
+from trigear.runtime.backoff import LEAST, MOST, STEADY_SECONDS
 from trigear.runtime.client import connect, connect_to
-from trigear.runtime.pool import ATTEMPT_SECONDS, STEADY_SECONDS, Place
+from trigear.runtime.pool import ATTEMPT_SECONDS, Place
 from trigear.runtime.values import JobStatus
 from trigear.wire.codec import response
 from trigear.wire.packets import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -12,6 +13,10 @@ LEAST: Final = 0.1
 
 MOST: Final = 30.0
 """Seconds between two attempts, at most."""
+
+STEADY_SECONDS: Final = 10.0
+"""A connection that lived so long was no mistake: the next one is tried soon. One that ended before
+does not count as success, or a server that hangs up on everybody would be called without end."""
 
 
 class Backoff:
@@ -43,3 +48,8 @@ class Backoff:
     def reset(self) -> None:
         """Begin with the first bound again: a connection has held."""
         self._bound = self._least
+
+
+def delay(seconds: float) -> str:
+    """A waiting time for people: in milliseconds below a second."""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{math.ceil(seconds * 1000)} ms"

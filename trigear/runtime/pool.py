@@ -23,7 +23,7 @@ from trigear.errors import ConnectionLost
 from trigear.protocol import events
 from trigear.protocol.choice import walk
 from trigear.protocol.client import ClientConnection, Submission
-from trigear.runtime.backoff import Backoff
+from trigear.runtime.backoff import STEADY_SECONDS, Backoff
 from trigear.runtime.link import Link, open_link
 from trigear.runtime.values import again
 
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 ATTEMPT_SECONDS: Final = 10.0
 """How long one attempt to connect may take: a machine that is switched off does not answer."""
-
-STEADY_SECONDS: Final = 10.0
-"""A connection that lived so long was no mistake: the next one is tried soon."""
 
 
 @dataclass(frozen=True, slots=True)

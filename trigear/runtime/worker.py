@@ -62,7 +62,7 @@ from trigear.errors import ConnectionLost
 from trigear.model import public
 from trigear.protocol.worker import WorkerConnection
 from trigear.runtime.address import Address, parse_address
-from trigear.runtime.backoff import Backoff
+from trigear.runtime.backoff import STEADY_SECONDS, Backoff, delay
 from trigear.runtime.job import ThreadJob, WorkerJob, text
 from trigear.runtime.link import hidden_nursery, open_link, open_stream
 from trigear.runtime.program import Program, program
@@ -429,7 +429,7 @@ class _Post:
             if lost is None or self.crew.draining.is_set():
                 continue
             wait = self.backoff.next()
-            log.warning("%s; trying again in %.1f s", lost, wait)
+            log.warning("%s; trying again in %s", lost, delay(wait))
             with trio.move_on_after(wait):
                 await self.crew.draining.wait()
         self.crew.keepers -= 1
@@ -439,9 +439,13 @@ class _Post:
     async def _help(self) -> None:
         """Work here on one more connection, as long as it lasts."""
         lost = await self._connect()
-        self.opening = False
         if lost is not None:
-            log.info("%s; it was one of several", lost)
+            wait = self.backoff.next()
+            log.info("%s; it was one of several, another one in %s if needed", lost, delay(wait))
+            self.opening = True  # nobody else opens one meanwhile
+            with trio.move_on_after(wait):
+                await self.crew.draining.wait()
+        self.opening = False
         self.grow()
         self.crew.keepers -= 1
         if not self.crew.keepers:
@@ -489,14 +493,16 @@ class _Post:
                 return link.failure
             self.shifts.append(shift)
             self.opening = False
+            began = trio.current_time()
             try:
                 shift.begin()
                 log.info("at work for %s", name)
                 heart.start_soon(shift.beat)
                 self.announced = True
-                self.backoff.reset()
                 self.on_announced(self.place)
                 await shift.over.wait()
+                if trio.current_time() - began >= STEADY_SECONDS:
+                    self.backoff.reset()
             finally:
                 self.shifts.remove(shift)
                 shift.leave()

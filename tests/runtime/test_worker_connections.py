@@ -1,0 +1,85 @@
+"""How a worker connects again, and how it leaves a connection."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import trio
+import trio.testing
+
+from tests.runtime.scripted import ScriptedPlace, ScriptedServer
+from tests.runtime.workplace import assign, meet, part
+from trigear.runtime.backoff import LEAST, STEADY_SECONDS
+from trigear.runtime.worker import Worker, WorkerJob
+
+
+async def endless(job: WorkerJob) -> bytes:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+@pytest.fixture
+def longest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wait is as long as its bound."""
+    monkeypatch.setattr("trigear.runtime.worker.random.random", lambda: 1.0)
+
+
+@pytest.mark.usefixtures("longest_waits")
+async def test_a_server_that_greets_and_hangs_up_is_called_ever_more_rarely(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    worker, place = Worker(), ScriptedPlace()
+    worker.register("f", endless)
+    calls: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.run, place)
+        for _ in range(6):
+            server = await place.accepts()
+            calls.append(trio.current_time())
+            await meet(server, worker)
+            await server.expects(("GRAB_JOB_UNIQ",))
+            await server.hangs_up()
+        nursery.cancel_scope.cancel()
+    waits = [later - earlier for earlier, later in pairwise(calls)]
+    assert waits == pytest.approx([LEAST * 2**step for step in range(5)])
+
+
+@pytest.mark.usefixtures("longest_waits")
+@pytest.mark.parametrize(("lived", "wait"), [(0, 2 * LEAST), (STEADY_SECONDS, LEAST)])
+async def test_only_after_a_connection_that_has_held_is_the_next_one_tried_soon(
+    autojump_clock: trio.testing.MockClock, lived: float, wait: float
+) -> None:
+    worker, place = Worker(heartbeat=None), ScriptedPlace()
+    worker.register("f", endless)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.run, place)
+        server = await place.accepts()
+        await meet(server, worker)
+        await server.hangs_up()
+        server = await place.accepts()
+        await meet(server, worker)
+        await server.expects(("GRAB_JOB_UNIQ",))
+        await trio.sleep(lived)
+        start = trio.current_time()
+        await server.hangs_up()
+        server = await place.accepts()
+        assert trio.current_time() - start == pytest.approx(wait)
+        await part(nursery, server)
+
+
+@pytest.mark.usefixtures("longest_waits")
+async def test_an_extra_connection_that_is_refused_is_tried_ever_more_rarely(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    worker, place = Worker(max_jobs=2), ScriptedPlace()
+    worker.register("f", endless, timeout=1000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.run, place)
+        server: ScriptedServer = await place.accepts()
+        await meet(server, worker, extended=False)
+        place.closed = True
+        await assign(server)
+        await trio.sleep(5)
+        assert place.attempts == 1 + 6  # after 0, 0.1, 0.3, 0.7, 1.5 and 3.1 seconds
+        await part(nursery, server)
