@@ -341,6 +341,27 @@ async def test_a_producer_is_told_that_the_connection_broke(
         await trio.testing.wait_all_tasks_blocked()
 
 
+async def test_a_producer_does_not_wait_for_a_peer_that_was_left(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, _ = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def forever() -> None:
+            while True:
+                link.machine.echo(b"x")
+                link.kick()
+                await link.taken()
+
+        async def produce() -> None:
+            with pytest.raises(ConnectionLost, match="closed by its own side"):
+                await forever()
+
+        async with Owner().link(near) as link:
+            nursery.start_soon(produce)
+            await trio.testing.wait_all_tasks_blocked()
+
+
 # One exception, not a group
 
 

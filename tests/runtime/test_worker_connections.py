@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from itertools import pairwise
 
 import pytest
@@ -10,8 +11,9 @@ import trio.testing
 
 from tests.runtime.scripted import ScriptedPlace, ScriptedServer
 from tests.runtime.workplace import assign, meet, part
+from trigear.errors import ConnectionLost
 from trigear.runtime.backoff import LEAST, STEADY_SECONDS
-from trigear.runtime.worker import Worker, WorkerJob
+from trigear.runtime.worker import ThreadJob, Worker, WorkerJob
 
 
 async def endless(job: WorkerJob) -> bytes:
@@ -83,3 +85,40 @@ async def test_an_extra_connection_that_is_refused_is_tried_ever_more_rarely(
         await trio.sleep(5)
         assert place.attempts == 1 + 6  # after 0, 0.1, 0.3, 0.7, 1.5 and 3.1 seconds
         await part(nursery, server)
+
+
+async def test_a_thread_that_sends_to_a_plain_server_that_is_deaf_ends_at_its_deadline() -> None:
+    worker = Worker()
+    raised: list[Exception] = []
+
+    @worker.function("f", timeout=1)
+    def handler(job: ThreadJob) -> bytes:
+        try:
+            while True:
+                job.data(b"x" * 100_000)
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    connected, accepted = trio.open_memory_channel[trio.SocketStream](1)
+
+    async def connect() -> trio.abc.Stream:
+        near, far = map(trio.socket.from_stdlib_socket, socket.socketpair())
+        await connected.send(trio.SocketStream(far))
+        return trio.SocketStream(near)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.run, connect)
+            deaf = await accepted.receive()
+            server = ScriptedServer(trio.StapledStream(deaf, deaf))
+            await meet(server, worker, extended=False)
+            await assign(server)
+            # Not a word of it is read until the worker is back for another job.
+            stream = await accepted.receive()
+            another = ScriptedServer(trio.StapledStream(stream, stream))
+            await meet(another, worker, extended=False)
+            await another.expects(("GRAB_JOB_UNIQ",))
+            await part(nursery, another)
+            await deaf.aclose()
+    assert [type(error) for error in raised] == [ConnectionLost]

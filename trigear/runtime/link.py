@@ -91,12 +91,15 @@ class Link(Generic[Column]):
         and no more than one waits behind it.
 
         Raises:
-            ConnectionLost: the connection broke.
+            ConnectionLost: the connection broke, or the link was left meanwhile.
 
         Cancellation: what is queued stays queued.
         """
         await trio.lowlevel.checkpoint()
         while self.machine.out and self.failure is None:
+            # Nobody cancels a thread that waits here for a peer that does not read.
+            if self._finishing:
+                raise ConnectionLost(f"the connection to {self._name} was closed by its own side")
             await self._taken.park()
         self.check()
 
@@ -178,6 +181,7 @@ class Link(Generic[Column]):
         """Send what is queued, then close, both within the grace."""
         self._finishing = True
         self._released.unpark_all()
+        self._taken.unpark_all()
         self.kick()
         with trio.CancelScope(shield=True):
             with trio.move_on_after(FLUSH_GRACE):
