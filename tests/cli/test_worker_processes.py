@@ -402,6 +402,32 @@ def test_jobs_are_done_as_another_user(
     assert client.submit("whoami", b"").startswith(b"%d %d " % expected)
 
 
+@pytest.mark.parametrize("jail", [[], ["--chroot", "/"]])
+def test_a_link_in_place_of_the_log_gives_no_more_rights(
+    as_root: None, begin: Callable[..., AtWork], open_folder: Path, jail: list[str]
+) -> None:
+    treasure = open_folder / "treasure"
+    treasure.write_text("of root")
+    logs = open_folder / "logs"
+    logs.mkdir()
+    os.chown(logs, pwd.getpwnam("nobody").pw_uid, -1)
+    (logs / "w.log").symlink_to(treasure)
+    args = ["-f", "job", "--run-as", "nobody", "-l", str(logs / "w.log"), *jail]
+    worker = begin(*args, "cat", cwd=open_folder, waiting=False)
+    assert worker.wait() == Status.NOT_ALLOWED
+    assert "w.log: Permission denied" in worker.lines[-1]
+    assert treasure.read_text() == "of root"
+
+
+def test_a_log_is_written_as_the_user_who_does_the_jobs(
+    as_root: None, begin: Callable[..., AtWork], open_folder: Path
+) -> None:
+    log = open_folder / "w.log"
+    begin("-f", "job", "--run-as", "nobody", "-l", str(log), "cat", cwd=open_folder, waiting=False)
+    wait_until(lambda: log.exists() and "at work: 1 process" in log.read_text())
+    assert log.stat().st_uid == pwd.getpwnam("nobody").pw_uid
+
+
 def test_jobs_are_done_in_another_root(
     as_root: None, begin: Callable[..., AtWork], client: BlockingClient, open_folder: Path
 ) -> None:

@@ -24,8 +24,12 @@ import pwd
 import resource
 import stat
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trigear.cli.report import Failure, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # --- descriptors
 
@@ -230,6 +234,28 @@ def become(target: Identity) -> None:
             f"became user '{target.user}', but could become root again; not starting like that",
             Status.NOT_ALLOWED,
         )
+
+
+@contextlib.contextmanager
+def rights_of(user: Identity | None) -> Iterator[None]:
+    """Open files with the rights of this user, or with those there are, and be root again after.
+
+    Only for trigear's own code, and only while there is one thread: code of others could take root
+    back within.
+    """
+    if user is None:
+        yield
+        return
+    groups, gid = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
 
 
 def root_can_be_had_again() -> bool:

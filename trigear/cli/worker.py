@@ -279,10 +279,12 @@ def run(plan: WorkerPlan, given: dict[str, Any]) -> int:
         if daemon is not None:
             stack.callback(lambda: daemon.ended(status))
         settings = LogSettings(plan.log_target, LogStyle(plan.log_style), plan.log_level)
-        stack.callback(Log(settings).close)
-        if settings.is_file and plan.run_as is not None:
-            user = process.identity(plan.run_as)
+        user = None if plan.run_as is None else process.identity(plan.run_as)
+        if settings.is_file and user is not None:
             give_file_to(settings.target, user.uid, user.gid)
+        # This process stays root, but its log may be in a folder where the user can put a link.
+        with process.rights_of(user):
+            stack.callback(Log(settings).close)
         if pid_path is not None:
             stack.callback(write_pid_file(pid_path).remove)
 

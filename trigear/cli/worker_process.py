@@ -57,10 +57,12 @@ def work(plan: WorkerPlan, channel: socket.socket) -> int:
     """Prepare this process, then do jobs until told otherwise."""
     import trio
 
-    log = Log(LogSettings(plan.log_target, LogStyle(plan.log_style), plan.log_level))
+    user = None if plan.run_as is None else process.identity(plan.run_as)
+    with process.rights_of(user):
+        log = Log(LogSettings(plan.log_target, LogStyle(plan.log_style), plan.log_level))
     memory = None if plan.max_memory is None else Memory()
     try:
-        worker, plan = prepare(plan)
+        worker, plan = prepare(plan, user)
         return trio.run(serve, plan, worker, channel, memory)
     except BaseExceptionGroup as group:
         from trigear.cli.report import only_one
@@ -70,14 +72,13 @@ def work(plan: WorkerPlan, channel: socket.socket) -> int:
         log.close()
 
 
-def prepare(plan: WorkerPlan) -> tuple[Worker, WorkerPlan]:
+def prepare(plan: WorkerPlan, user: process.Identity | None) -> tuple[Worker, WorkerPlan]:
     """Become who shall work, and load what it works with.
 
     In a changed root there is usually no Python: there the code is loaded before, but with the
     rights of the user to become. Else privileges go first.
     """
     load_modules()
-    user = None if plan.run_as is None else process.identity(plan.run_as)
     if plan.chroot is None:
         if user is not None:
             process.become(user)
