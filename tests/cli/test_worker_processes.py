@@ -66,6 +66,26 @@ def whoami(job):
 """
 
 
+GREEDY = """
+import os
+from trigear import Worker
+
+worker = Worker()
+gained = 0
+for regain in os.seteuid, os.setuid, os.setegid, os.setgid:
+    try:
+        regain(0)
+        gained += 1
+    except PermissionError:
+        pass
+users = os.getresuid()
+
+@worker.function("tried")
+def tried(job):
+    return f"{gained} {users}".encode()
+"""
+
+
 class AtWork(Running):
     """A running `trigear worker`."""
 
@@ -434,9 +454,37 @@ def test_jobs_are_done_in_another_root(
     write(open_folder, "one")
     jail = open_folder / "jail"
     (jail / "inside").mkdir(parents=True)
-    begin("jobs:worker", "--run-as", "nobody", "--chroot", "jail", cwd=open_folder)
+    write(jail / "inside", "one")
+    args = ["jobs:worker", "--run-as", "nobody", "--chroot", ".."]
+    begin(*args, cwd=jail / "inside")
     uid, _, folder, there = client.submit("whoami", b"").split(b" ", 3)
     assert (int(uid) != 0, folder, there) == (True, b"/", b"inside")
+
+
+def test_code_outside_the_root_is_not_loaded(
+    as_root: None, begin: Callable[..., AtWork], open_folder: Path
+) -> None:
+    write(open_folder, "one")
+    (open_folder / "jail").mkdir()
+    args = ["jobs:worker", "--run-as", "nobody", "--chroot", "jail"]
+    worker = begin(*args, cwd=open_folder, waiting=False)
+    assert worker.wait() == Status.USAGE
+    (line,) = worker.lines
+    assert f"no module 'jobs' inside the root {open_folder}/jail" in line
+
+
+@pytest.mark.parametrize("root", [[], ["--chroot", "."]])
+def test_imported_code_cannot_become_root(
+    as_root: None,
+    begin: Callable[..., AtWork],
+    client: BlockingClient,
+    open_folder: Path,
+    root: list[str],
+) -> None:
+    (open_folder / "greedy.py").write_text(GREEDY)
+    begin("greedy:worker", "--run-as", "nobody", *root, cwd=open_folder)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert client.submit("tried", b"") == f"0 ({nobody}, {nobody}, {nobody})".encode()
 
 
 def test_a_command_runs_in_another_root(

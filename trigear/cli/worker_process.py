@@ -75,28 +75,20 @@ def work(plan: WorkerPlan, channel: socket.socket) -> int:
 def prepare(plan: WorkerPlan, user: process.Identity | None) -> tuple[Worker, WorkerPlan]:
     """Become who shall work, and load what it works with.
 
-    In a changed root there is usually no Python: there the code is loaded before, but with the
-    rights of the user to become. Else privileges go first.
+    Code of others is loaded last, when root is gone for good: it could take back what is only put
+    aside. So with a changed root it is looked for in there.
     """
     load_modules()
-    if plan.chroot is None:
-        if user is not None:
-            process.become(user)
-        return load(plan), plan
-    os.chdir(plan.folder)
-    if user is not None:
-        with_rights_of(user)
-    worker = load(plan)
-    # Neither a resolver nor its files are in there.
-    servers = tuple(map(resolved, plan.servers))
-    if user is not None:
-        os.seteuid(0)
-        os.setegid(0)
-    enter(plan.chroot)
-    plan = dataclasses.replace(plan, servers=servers)
+    if plan.chroot is not None:
+        # Neither a resolver nor its files are in there.
+        with process.rights_of(user):
+            servers = tuple(map(resolved, plan.servers))
+        folder = seen_from(plan.chroot, plan.folder)
+        enter(plan.chroot)
+        plan = dataclasses.replace(plan, servers=servers, folder=folder)
     if user is not None:
         process.become(user)
-    return worker, plan
+    return load(plan), plan
 
 
 def load_modules() -> None:
@@ -108,11 +100,12 @@ def load_modules() -> None:
     "localhost".encode("idna")  # loads a module when it is first used
 
 
-def with_rights_of(user: process.Identity) -> None:
-    """Act as this user, for a while."""
-    os.setgroups([])
-    os.setegid(user.gid)
-    os.seteuid(user.uid)
+def seen_from(root: str, folder: str) -> str:
+    """Where a folder is in a changed root; the root itself for one that is not in there."""
+    root, folder = os.path.realpath(root), os.path.realpath(folder)
+    if os.path.commonpath([root, folder]) != root:
+        return "/"
+    return os.path.normpath(os.path.join("/", os.path.relpath(folder, root)))
 
 
 def resolved(server: str) -> str:
@@ -141,6 +134,8 @@ def enter(folder: str) -> None:
     try:
         os.chroot(folder)
         os.chdir("/")
+        # What was known about folders outside is not true of those inside.
+        sys.path_importer_cache.clear()
     except OSError as error:
         status = Status.NOT_ALLOWED if isinstance(error, PermissionError) else Status.NO
         raise Failure(f"--chroot {folder}: {error.strerror}", status) from error
@@ -151,7 +146,10 @@ def enter(folder: str) -> None:
 
 def load(plan: WorkerPlan) -> Worker:
     """The worker of this plan."""
-    worker = imported(plan.target, plan.folder) if plan.target is not None else programs(plan)
+    if plan.target is None:
+        worker = programs(plan)
+    else:
+        worker = imported(plan.target, plan.folder, plan.chroot)
     if plan.jobs is not None:
         worker.limit(plan.jobs)
     if plan.name is not None:
@@ -171,8 +169,8 @@ def programs(plan: WorkerPlan) -> Worker:
     return worker
 
 
-def imported(target: str, folder: str) -> Worker:
-    """The worker that `module:attribute` names.
+def imported(target: str, folder: str, root: str | None = None) -> Worker:
+    """The worker that `module:attribute` names; ``root`` is the changed root, for messages.
 
     Raises:
         Failure: there is none; the message says what there is instead.
@@ -187,13 +185,19 @@ def imported(target: str, folder: str) -> Worker:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise Failure(
-                f"{target}: {name} needs the module '{error.name}', which is not installed"
-                f" for {sys.executable}",
+                f"{target}: {name} needs the module '{error.name}', which is not "
+                + (f"inside the root {root}" if root else f"installed for {sys.executable}"),
                 Status.USAGE,
             ) from error
         raise Failure(
-            f"{target}: no module '{error.name}': start where it can be imported from, "
-            f"or add its folder to PYTHONPATH (this is {folder})",
+            f"{target}: no module '{error.name}'"
+            + (
+                f" inside the root {root}: with --chroot, code and all that it imports have to be"
+                f" in there (looked for in {folder} of it, and on PYTHONPATH)"
+                if root
+                else ": start where it can be imported from, or add its folder to PYTHONPATH"
+                f" (this is {folder})"
+            ),
             Status.USAGE,
         ) from error
     except Exception as error:
