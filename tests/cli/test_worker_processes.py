@@ -300,6 +300,44 @@ def test_new_code_that_does_not_come_up_changes_nothing(
     wait_until(lambda: client.submit("version", b"").startswith(b"two"))
 
 
+def test_new_code_is_found_where_a_link_leads_now(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    for release in "one", "two":
+        (folder / release).mkdir()
+        write(folder / release, release)
+    current = folder / "current"
+    current.symlink_to("one")
+    worker = begin("jobs:worker", *ROOT, cwd=current, PWD=str(current))
+    assert client.submit("version", b"").startswith(b"one")
+    (folder / "next").symlink_to("two")
+    (folder / "next").rename(current)
+    worker.send(signal.SIGHUP)
+    worker.read_until("took over from")
+    wait_until(lambda: client.submit("version", b"").startswith(b"two"))
+
+
+def test_a_process_that_cannot_be_started_ends_no_other(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    code = folder / "code"
+    code.mkdir()
+    write(code, "one")
+    worker = begin("jobs:worker", *ROOT, cwd=code)
+    code.rename(folder / "gone")
+    worker.send(signal.SIGHUP)
+    line = worker.read_until("no worker process can be started")
+    assert f"{code}: No such file or directory; trying again in" in line
+    assert "the old one goes on" in line
+    assert client.submit("version", b"").startswith(b"one")
+    code.mkdir()
+    write(code, "two")
+    worker.read_until("took over from")
+    wait_until(lambda: client.submit("version", b"").startswith(b"two"))
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == Status.DONE
+
+
 # Starting
 
 

@@ -15,6 +15,8 @@ SIGHUP                              starts a new process in every slot; each old
 SIGTERM, SIGINT                     drains all processes; a second one stops them at once
 a process cannot be started the     ends with its exit status
 very first time
+the system starts no process (out   tries again, after a wait that grows; the processes there are
+of memory, a folder is gone)        go on
 ==================================  ============================================================
 """
 
@@ -33,7 +35,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from trigear.cli.report import Status
+from trigear.cli.report import Failure, Status
 from trigear.cli.worker_plan import READY, RETIRING
 from trigear.runtime.backoff import Backoff
 
@@ -116,7 +118,7 @@ class Supervisor:
                 for number in HEEDED:
                     before[number] = signal.signal(number, lambda *_: None)
                 for slot in self.slots:
-                    slot.current = self._start(slot)
+                    self._fill(slot)
                 while not self._over:
                     self._round(mine)
             finally:
@@ -148,8 +150,7 @@ class Supervisor:
                 child.process.kill()
         for slot in self.slots:
             if slot.due is not None and now >= slot.due:
-                slot.due = None
-                slot.current = self._start(slot)
+                self._fill(slot)
 
     def _patience(self) -> float | None:
         """Seconds until something is to be done without being asked to."""
@@ -160,9 +161,39 @@ class Supervisor:
 
     # Processes
 
+    def _fill(self, slot: Slot) -> None:
+        """Start the process that shall be at work here, or the one that shall take over."""
+        slot.due = None
+        try:
+            child = self._start(slot)
+        except OSError as error:
+            if not self.children and not self._was_ready:
+                raise Failure(
+                    f"no worker process can be started: {line_of(error)}", Status.NO
+                ) from error
+            wait = slot.backoff.next()
+            slot.due = time.monotonic() + wait
+            log.error(
+                "no worker process can be started: %s; trying again in %.1f s%s",
+                line_of(error),
+                wait,
+                "; the old one goes on" if slot.current is not None else "",
+            )
+            return
+        if slot.current is None:
+            slot.current = child
+        else:
+            slot.successor = child
+
     def _start(self, slot: Slot) -> Child:
+        """Start a process.
+
+        Raises:
+            OSError: the system does not.
+        """
         mine, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as undo, theirs:
+            undo.callback(mine.close)
             process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-m", "trigear.cli.worker_process", str(theirs.fileno())],
                 stdin=subprocess.PIPE,
@@ -171,6 +202,7 @@ class Supervisor:
                 start_new_session=True,
                 cwd=self.plan.folder,
             )
+            undo.pop_all()
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(self.plan.to_json())
@@ -222,11 +254,12 @@ class Supervisor:
             return
         if self.plan.once:
             slot.finished = True
+            slot.due = None
             return
         log.info("worker process %d retires", child.process.pid)
         slot.current, slot.successor = slot.successor, None
         if slot.current is None:
-            slot.current = self._start(slot)
+            self._fill(slot)
 
     def _look_for_ends(self) -> None:
         for child in list(self.children.values()):
@@ -315,10 +348,8 @@ class Supervisor:
         log.info("SIGHUP: starting new worker processes")
         self._renew_again = False
         for slot in self.slots:
-            if slot.current is None:
-                slot.due = time.monotonic()
-            elif not slot.finished:
-                slot.successor = self._start(slot)
+            if not slot.finished:
+                self._fill(slot)
 
     def _see_whether_renewed(self) -> None:
         if self._renew_again and all(slot.successor is None for slot in self.slots):
@@ -330,6 +361,12 @@ class Supervisor:
             child.process.wait()
             child.channel.close()
         self.children.clear()
+
+
+def line_of(error: OSError) -> str:
+    """What an error of the system says, and about what."""
+    text = error.strerror or str(error)
+    return f"{error.filename}: {text}" if error.filename else text
 
 
 def ending(status: int) -> str:

@@ -234,7 +234,7 @@ def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> Work
         raise click.UsageError(f"--name '{given['name']}': one word is needed", ctx)
     if given["run_as"] is not None:
         process.identity(given["run_as"])
-    folder = os.getcwd()
+    here, folder = os.getcwd(), folder_of_start()
     if given["chroot"] is not None and not os.path.isdir(given["chroot"]):
         raise Failure(f"--chroot {given['chroot']}: is no folder", Status.USAGE)
     manners = ctx.ensure_object(Manners)
@@ -257,10 +257,10 @@ def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> Work
         max_memory=given["max_memory"],
         grace=given["grace"],
         run_as=given["run_as"],
-        chroot=absolute(given["chroot"], folder) if given["chroot"] is not None else None,
+        chroot=absolute(given["chroot"], here) if given["chroot"] is not None else None,
         log_target=log_file
         if log_file in {"stderr", "none", "syslog"}
-        else absolute(log_file, folder),
+        else absolute(log_file, here),
         log_style=given["log_format"],
         log_level=level,
         debug=manners.debug,
@@ -268,11 +268,20 @@ def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> Work
     )
 
 
+def folder_of_start() -> str:
+    """Where this was started, with the links that led there: they may lead to newer code later."""
+    named = os.environ.get("PWD", "")
+    with contextlib.suppress(OSError, ValueError):
+        if os.path.isabs(named) and os.path.samefile(named, "."):
+            return named
+    return os.getcwd()
+
+
 def run(plan: WorkerPlan, given: dict[str, Any]) -> int:
     """Keep worker processes until a signal ends it; the exit status."""
     from trigear.cli.supervisor import Supervisor, notify
 
-    pid_path = absolute(given["pid_file"], plan.folder) if given["pid_file"] else None
+    pid_path = absolute(given["pid_file"], os.getcwd()) if given["pid_file"] else None
     daemon = process.detach() if given["daemon"] else None
     status: int = Status.BUG
     with contextlib.ExitStack() as stack:

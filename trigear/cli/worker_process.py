@@ -79,6 +79,8 @@ def prepare(plan: WorkerPlan, user: process.Identity | None) -> tuple[Worker, Wo
     aside. So with a changed root it is looked for in there.
     """
     load_modules()
+    # Without links: what is imported later shall not come from other code than this.
+    plan = dataclasses.replace(plan, folder=os.getcwd())
     if plan.chroot is not None:
         # Neither a resolver nor its files are in there.
         with process.rights_of(user):
