@@ -13,7 +13,13 @@ from tests.runtime.scripted import ScriptedPlace, ScriptedServer
 from tests.runtime.workplace import assign, meet, part
 from trigear.errors import ConnectionLost
 from trigear.runtime.backoff import LEAST, STEADY_SECONDS
-from trigear.runtime.worker import ThreadJob, Worker, WorkerJob
+from trigear.runtime.worker import (
+    CLEANUP_GRACE,
+    ThreadJob,
+    Worker,
+    WorkerJob,
+    WorkerStatistics,
+)
 
 
 async def endless(job: WorkerJob) -> bytes:
@@ -122,3 +128,72 @@ async def test_a_thread_that_sends_to_a_plain_server_that_is_deaf_ends_at_its_de
             await part(nursery, another)
             await deaf.aclose()
     assert [type(error) for error in raised] == [ConnectionLost]
+
+
+class Tidy:
+    """A handler that is cancelled and cleans up until it is let go, if it takes an hour."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self.go = trio.Event()
+
+    async def __call__(self, job: WorkerJob) -> bytes:
+        self.jobs += 1
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self.go.wait()
+        return b"late"
+
+
+async def test_a_handler_that_cleans_up_for_long_does_not_keep_its_job_from_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    worker, place, handler = Worker(), ScriptedPlace(), Tidy()
+    worker.register("f", handler)
+    ended = False
+
+    async def work() -> None:
+        nonlocal ended
+        with scope:
+            await worker.run(place)
+        ended = True
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        server = await place.accepts()
+        await meet(server, worker)
+        await assign(server)
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        scope.cancel()
+        await server.expects(("end",))
+        assert trio.current_time() - start == pytest.approx(CLEANUP_GRACE)
+        await server.hangs_up()
+        await trio.sleep(3600)
+        assert not ended
+        handler.go.set()
+
+
+async def test_a_lost_connection_is_made_again_while_a_handler_cleans_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    worker, place, handler = Worker(), ScriptedPlace(), Tidy()
+    worker.register("f", handler)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.run, place)
+        server = await place.accepts()
+        await meet(server, worker)
+        await assign(server)
+        await trio.testing.wait_all_tasks_blocked()
+        await server.hangs_up()
+        server = await place.accepts()
+        await meet(server, worker)
+        await trio.testing.wait_all_tasks_blocked()
+        handler.go.set()
+        # It kept its place until it had ended.
+        await server.expects(("GRAB_JOB_UNIQ",))
+        assert worker.statistics() == WorkerStatistics(connections=1, started=1, lost=1)
+        await part(nursery, server)

@@ -68,6 +68,11 @@ class Link(Generic[Column]):
         self._written = trio.Event()
         self._scope = trio.CancelScope(shield=True)
 
+    @property
+    def open(self) -> bool:
+        """Whether it lives, and was not left."""
+        return self.failure is None and not self._finishing
+
     def check(self) -> None:
         """Raise the reason if the connection is over.
 

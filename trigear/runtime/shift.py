@@ -42,7 +42,7 @@ from trigear.errors import ConnectionLost, JobFailed, Refused, TrigearError
 from trigear.protocol import events
 from trigear.protocol.worker import State, WorkerConnection
 from trigear.runtime.job import WorkerJob
-from trigear.runtime.values import as_data
+from trigear.runtime.values import again, as_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -428,7 +428,7 @@ class Shift:
         self._give_up(job)
 
     def _answerable(self, job: Held) -> bool:
-        if self.link.failure is None and job.notice is None:
+        if self.link.open and job.notice is None:
             return True
         self.crew.counts.lost += 1
         if job.notice is not None:
@@ -487,17 +487,29 @@ class Shift:
     # What jobs say; see `trigear.runtime.job.Outlet`
 
     def work_status(self, handle: bytes, numerator: int, denominator: int) -> None:
-        self.link.check()
+        with self._saying():
+            self.link.check()
         self.link.machine.work_status(handle, numerator, denominator)
 
     def work_data(self, handle: bytes, data: bytes) -> None:
-        self.link.check()
+        with self._saying():
+            self.link.check()
         self.link.machine.work_data(handle, data)
 
     def work_warning(self, handle: bytes, data: bytes) -> None:
-        self.link.check()
+        with self._saying():
+            self.link.check()
         self.link.machine.work_warning(handle, data)
 
     async def sent(self) -> None:
         self.link.kick()
-        await self.link.taken()
+        with self._saying():
+            await self.link.taken()
+
+    @contextmanager
+    def _saying(self) -> Iterator[None]:
+        """To a handler a connection that this side has left is as lost as any other."""
+        try:
+            yield
+        except trio.ClosedResourceError as error:
+            raise again(self.link.failure or ConnectionLost(*error.args)) from None

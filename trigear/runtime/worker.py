@@ -36,8 +36,9 @@ is cancelled from outside        nothing: the connection closes, and the server 
                                  somebody else; a failure would lose it
 ===============================  ==================================================================
 
-Being cancelled: :meth:`Worker.run` cancels its handlers, waits for them, sends what is queued for
-at most two seconds and closes its connections. In a handler, ``job.status``, ``job.data`` and
+Being cancelled: :meth:`Worker.run` cancels its handlers, gives them two seconds to answer, sends
+what is queued for at most two more and closes its connections, so that the jobs go to others; it
+returns when the handlers have ended. In a handler, ``job.status``, ``job.data`` and
 ``job.warning`` have queued what they were given before they can be cancelled. A thread is left to
 itself, its answer is dropped.
 """
@@ -91,6 +92,9 @@ PATIENCE: Final = 10.0
 
 HEARTBEAT_SECONDS: Final = 20.0
 """How often a server in extended mode is told that the worker lives. It gives up after three."""
+
+CLEANUP_GRACE: Final = 2.0
+"""Seconds that handlers which were cancelled may take to answer, before their connection closes."""
 
 Handler = Callable[[Any], Awaitable[bytes | None] | bytes | None]
 """A handler of any kind; the argument is the job as that kind sees it."""
@@ -506,8 +510,10 @@ class _Post:
             finally:
                 self.shifts.remove(shift)
                 shift.leave()
-                # Handlers that clean up under a shield may still answer.
-                with trio.CancelScope(shield=True):
-                    await shift.idle.wait()
+                # Handlers that clean up under a shield may still answer, as long as there is
+                # somebody to answer. But their jobs go to others only when the link is closed.
+                if link.failure is None:
+                    with trio.move_on_after(CLEANUP_GRACE, shield=True):
+                        await shift.idle.wait()
                 heart.cancel_scope.cancel()
         return link.failure
