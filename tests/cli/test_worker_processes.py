@@ -18,6 +18,7 @@ import pytest
 
 from tests.cli.conftest import PATIENCE, TRIGEAR, Running
 from trigear.cli.report import Status
+from trigear.cli.worker_plan import WorkerPlan
 from trigear.errors import JobFailed
 from trigear.protocol.events import Data
 from trigear.runtime.blocking import BlockingClient, connect_blocking
@@ -384,6 +385,39 @@ def test_a_worker_without_a_server_waits_for_one(folder: Path) -> None:
         assert worker.wait() == Status.DONE
     finally:
         worker.kill()
+
+
+@pytest.mark.parametrize("how", ["told", "left alone", "left alone before it began"])
+def test_a_process_that_never_found_a_server_ends_normally(how: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    plan = WorkerPlan((f"127.0.0.1:{port}",), "/", functions=("upper",), command=("cat",))
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        if how == "left alone before it began":
+            mine.close()
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "trigear.cli.worker_process", str(theirs.fileno())],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            text=True,
+        )
+        theirs.close()
+        worker = AtWork(process)
+        try:
+            assert process.stdin is not None
+            with process.stdin:
+                process.stdin.write(plan.to_json().decode())
+            if how != "left alone before it began":
+                worker.read_until("trying again in")
+            if how == "told":
+                worker.send(signal.SIGTERM)
+            mine.close()
+            assert worker.wait() == Status.DONE
+            assert not any("error:" in line for line in worker.lines)
+        finally:
+            worker.kill()
 
 
 def test_a_service_manager_is_told(

@@ -243,24 +243,36 @@ async def serve(
         with contextlib.suppress(OSError):  # nobody to tell: `lifeline` finds out, too
             await told.send(word)
 
-    async def run(task_status: trio.TaskStatus[None]) -> None:
-        await worker.run(plan.servers, total=plan.total, task_status=task_status)
+    async def run() -> None:
+        await worker.run(plan.servers, total=plan.total, task_status=announced)
         nursery.cancel_scope.cancel()
+
+    def end(*, at_once: bool = False) -> None:
+        # Before that there are no jobs to wait for, and perhaps nothing yet that could drain.
+        if at_once or not announced.event.is_set():
+            nursery.cancel_scope.cancel()
+        worker.drain(plan.grace)
 
     async def lifeline() -> None:
         with contextlib.suppress(OSError):
             await told.recv(1)  # nothing is ever said this way
-        worker.drain(plan.grace)
+        end()
 
     async def heed(task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as arriving:
+        numbers = signal.SIGTERM, signal.SIGINT
+        # Trio raises again what arrives while this ends: then it shall not kill. Blocked for the
+        # moment in which a signal would be lost.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
+        with trio.open_signal_receiver(*numbers) as arriving:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             task_status.started()
-            async for number in arriving:
-                if number == signal.SIGINT or not ready:
-                    nursery.cancel_scope.cancel()
-                worker.drain(plan.grace)
+            async for arrived in arriving:
+                end(at_once=arrived == signal.SIGINT)
 
     async def retire() -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # it has ended already
         await worker.wait_draining()
         await tell(RETIRING)
 
@@ -270,17 +282,30 @@ async def serve(
             await trio.sleep(MEMORY_SECONDS)
         worker.drain(plan.grace)
 
-    ready = False
+    announced = Announced()
     async with trio.open_nursery() as nursery:
         await nursery.start(heed)
         nursery.start_soon(lifeline)
-        await nursery.start(run)
-        ready = True
+        # Not `nursery.start`: that the worker ends before it has announced anything is no error.
+        nursery.start_soon(run)
+        await announced.event.wait()
         await tell(READY)
         nursery.start_soon(retire)
         if memory is not None:
             nursery.start_soon(watch_memory, memory)
     return Status.DONE
+
+
+class Announced:
+    """Hears from the worker that its functions are announced at a server."""
+
+    def __init__(self) -> None:
+        import trio
+
+        self.event = trio.Event()
+
+    def started(self, value: None = None) -> None:
+        self.event.set()
 
 
 class Memory:
