@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.broker.world import START, World
-from trigear.broker.broker import WALL_CHECK, FunctionBusy, Late, QueueFull
+from trigear.broker.broker import WALL_CHECK, Broker, FunctionBusy, Late, QueueFull
 from trigear.broker.functions import Rules
-from trigear.broker.jobs import DELAYED, ENDED, QUEUED, RUNNING
+from trigear.broker.jobs import DELAYED, ENDED, QUEUED
+from trigear.broker.peers import Peer
 from trigear.model import JobEnd, Now, Priority
 
 # Foreground and background
@@ -38,6 +39,7 @@ def test_an_ended_job_is_in_no_book(world):
     assert worker.grab() is job
     worker.complete(job)
     assert (job.state, job.workload) == (ENDED, b"")
+    assert (job.worker, job.timer, job.waiters) == (None, None, [])
     assert world.status(job) is None
     assert client.peer.waiting == {}
     assert worker.peer.jobs == {}
@@ -515,47 +517,6 @@ def test_a_function_dropped_is_made_anew_when_it_is_mentioned(world):
     assert world.worker().grab() is job
 
 
-# Registrations
-
-
-def test_taking_a_registration_back_leaves_running_jobs_where_they_are(world):
-    client, worker = world.connect(), world.worker(b"f", b"g")
-    job = client.submit()
-    assert worker.grab() is job
-    worker.cant_do(b"f")
-    worker.reset()
-    assert (job.state, job.losses) == (RUNNING, 0)
-    assert worker.complete(job) is None
-    assert client.told(job) == ["complete"]
-
-
-def test_a_worker_gets_no_more_jobs_of_a_function_it_gave_up(world):
-    client, worker = world.connect(), world.worker(b"f", b"g")
-    worker.cant_do(b"f")
-    client.submit(b"f")
-    client.submit(b"g")
-    assert worker.grab_all() == [b"work"]
-    worker.reset()
-    client.submit(b"g")
-    assert worker.grab() is None
-
-
-def test_giving_up_what_one_never_did_does_nothing(world):
-    worker, other = world.worker(b"f"), world.worker(b"g")
-    worker.cant_do(b"g")
-    worker.cant_do(b"nobody's")
-    assert list(world.function(b"g").workers) == [other.peer]
-    assert [function.name for function in world.functions] == [b"f", b"g"]
-
-
-def test_registering_twice_counts_once(world):
-    worker = world.worker()
-    worker.can_do()
-    assert len(world.function().workers) == 1
-    worker.cant_do()
-    assert len(world.function().workers) == 0
-
-
 # Exceptions followed by a failure
 
 
@@ -571,6 +532,41 @@ def test_one_failure_after_one_s_own_exception_is_forgiven(world):
 
 def test_without_an_exception_nothing_is_forgiven(world):
     assert not world.broker.excepted(world.connect().peer, b"")
+
+
+# What a broker is given
+
+
+def test_handles_and_rules_are_made_for_tenant_function_and_unique():
+    asked, rules = [], []
+
+    def mint(*what):
+        asked.append(what)
+        return b"H:%d" % len(asked)
+
+    def rules_of(*what):
+        rules.append(what)
+        return Rules()
+
+    broker = Broker(mint, rules_of, World())
+    peer = Peer(broker.tenant("red"), World().connect())
+    broker.submit(peer, b"f", b"u", b"w", Priority.NORMAL, True, START)
+    assert asked == [("red", b"f", b"u")]
+    broker.apply_rules()
+    assert rules == [("red", b"f")] * 2
+
+
+def test_a_submission_without_more_is_due_at_once_and_has_no_reducer():
+    world = World()
+    peer = world.worker().peer
+    broker = world.broker
+    job = broker.submit(peer, b"f", b"", b"w", Priority.NORMAL, True, Now(0.0, 0.0))
+    assert (job.due, job.reducer, job.state) == (0.0, b"", QUEUED)
+    restored = broker.restore(
+        peer.tenant, b"f", b"", b"H:old", b"w", Priority.LOW, Now(0.0, 0.0), sequence=7
+    )
+    assert (restored.due, restored.losses, restored.reducer) == (0.0, 0, b"")
+    assert restored.state == QUEUED
 
 
 # Rules

@@ -209,6 +209,16 @@ def test_choking_twice_counts_once(world):
     assert client.peer.tenant.choked == 0
 
 
+def test_a_client_stays_choked_when_another_reads_again(world):
+    first, second, worker = world.connect(), world.connect(), world.worker()
+    first.submit(workload=b"first")
+    second.submit(workload=b"second")
+    first.choke()
+    second.choke()
+    first.unchoke()
+    assert worker.grab_all() == [b"first"]
+
+
 def test_a_choked_client_that_leaves_chokes_its_tenant_no_more(world):
     client = world.connect()
     client.choke()

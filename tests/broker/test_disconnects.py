@@ -159,6 +159,13 @@ def test_a_worker_that_leaves_is_in_nobody_s_list(world, asleep):
     assert worker.noops == 0
 
 
+def test_a_connection_that_left_is_neither_asleep_nor_choked(world):
+    both = world.sleeper()
+    both.choke()
+    both.leave()
+    assert (both.peer.sleeping, both.peer.choked) == (False, False)
+
+
 def test_a_connection_that_never_did_anything_may_leave(world):
     world.connect().leave()
 

@@ -106,6 +106,60 @@ def test_a_job_in_the_middle_of_a_choked_client_is_parked_again(world):
     assert worker.grab_all() == [b"parked"]
 
 
+def test_a_job_in_the_middle_is_handed_out_while_another_client_is_choked(world):
+    parked, choked, worker = world.connect(), world.connect(), world.worker()
+    job = parked.submit()
+    parked.choke()
+    assert worker.grab() is None
+    world.connect().background()
+    parked.unchoke()
+    choked.choke()
+    assert worker.grab() is job
+
+
+def test_unread_jobs_of_high_priority_hide_none_of_lower_priority(world):
+    choked, client, worker = world.connect(), world.connect(), world.worker()
+    choked.submit(priority=Priority.HIGH)
+    choked.choke()
+    job = client.submit(priority=Priority.LOW)
+    assert worker.grab() is job
+
+
+def test_a_job_taken_from_behind_a_ghost_leaves_the_queue_whatever_stands_in_the_middle(world):
+    choked, client, slow = world.connect(), world.connect(), world.worker(timeout=1024)
+    ghosts = [choked.submit(workload=b"ghost %d" % number) for number in range(2)]
+    assert [slow.grab(), slow.grab()] == ghosts
+    world.pass_time(1024)
+    choked.choke()
+    assert world.worker().grab() is None  # parks both ghosts
+    jobs = [client.submit(workload=b"%d" % number) for number in range(3)]
+    choked.unchoke()  # both go to the middle
+    function = world.function()
+    assert (len(function.late[Priority.NORMAL]), standing(function)) == (2, 5)
+    assert slow.grab() is jobs[0]
+    assert (len(function.late[Priority.NORMAL]), standing(function)) == (2, 4)
+    slow.leave()
+    assert world.worker().grab_all() == [b"ghost 0", b"ghost 1", b"1", b"2", b"0"]
+
+
+def test_a_job_taken_from_between_ghosts_in_the_middle_leaves_the_middle(world):
+    choked, slow, other = world.connect(), world.worker(timeout=1024), world.worker()
+    ghost = choked.submit(workload=b"ghost")
+    assert slow.grab() is ghost
+    world.pass_time(1024)
+    jobs = [choked.submit(workload=b"%d" % number) for number in range(2)]
+    choked.choke()
+    assert other.grab() is None
+    world.connect().background(workload=b"behind")
+    choked.unchoke()
+    function = world.function()
+    assert len(function.late[Priority.NORMAL]) == 3
+    assert slow.grab() is jobs[0]
+    assert (len(function.late[Priority.NORMAL]), standing(function)) == (2, 3)
+    assert other.grab() is ghost
+    assert other.grab() is jobs[1]
+
+
 @given(
     st.lists(st.sampled_from(["submit", "delayed", "due", "cancel", "choke", "unchoke", "grab"]))
 )

@@ -119,8 +119,10 @@ def test_a_worker_that_has_taken_its_function_back_can_still_give_its_job_back(w
     worker.cant_do()
     assert release(worker, job) is None
     worker.can_do()
+    world.pass_time(RELEASE_SECONDS - 0.5)
     assert worker.grab() is None
-    assert world.worker().grab() is job
+    world.pass_time(0.5)
+    assert worker.grab() is job
 
 
 @LATE
@@ -216,6 +218,22 @@ def test_a_worker_that_gives_everything_back_is_offered_the_oldest_again_at_last
     assert len(worker.peer.ghosts) == GHOST_LIMIT
     assert worker.grab() is jobs[0]
     assert worker.grab() is None
+
+
+def test_a_job_given_back_makes_the_oldest_of_too_many_ghosts_rest(world):
+    client, slow = world.connect(), world.worker(timeout=1024)
+    with world.unchecked():
+        jobs = [client.background() for _ in range(GHOST_LIMIT)]
+        assert [slow.grab() for _ in jobs] == jobs
+    slow.can_do(b"g")
+    last = client.background(b"g")
+    assert slow.grab() is last
+    slow.sleep()
+    world.pass_time(1024)
+    assert slow.noops == 0
+    release(slow, last)
+    assert slow.noops == 1
+    assert slow.grab() is jobs[0]
 
 
 # Giving a job back because it took too long
@@ -322,6 +340,37 @@ def test_a_job_that_ends_well_is_no_news_to_its_worker(world):
     worker.complete(job)
     world.pass_time(100)
     assert worker.notices == []
+
+
+# Falling silent
+
+
+def test_the_jobs_of_a_silent_worker_wake_sleepers(world):
+    client, worker = world.connect(), world.worker()
+    job = client.submit()
+    assert worker.grab() is job
+    sleeper = world.sleeper()
+    assert fall_silent(worker) == 1
+    assert sleeper.noops == 1
+    assert sleeper.grab() is job
+    assert worker.complete(job) is Late.GHOST
+
+
+def test_a_silent_worker_with_too_many_ghosts_is_offered_the_oldest_when_it_sleeps(world):
+    client, background, slow = world.connect(), world.connect(), world.worker(timeout=1024)
+    with world.unchecked():
+        jobs = [background.background() for _ in range(GHOST_LIMIT)]
+        assert [slow.grab() for _ in jobs] == jobs
+    slow.can_do(b"g")
+    last = client.submit(b"g")
+    assert slow.grab() is last
+    client.leave()
+    slow.sleep()
+    world.pass_time(1024)
+    assert slow.noops == 0
+    assert fall_silent(slow) == 1
+    assert slow.noops == 1
+    assert slow.grab() is jobs[0]
 
 
 # Records

@@ -76,15 +76,15 @@ def test_the_unique_that_stands_for_the_workload_is_found_again():
     assert world.connect().background(unique=b"-", workload=b"same") is job
 
 
-def test_of_two_jobs_with_one_unique_neither_is_lost_and_the_first_attracts():
+def test_of_several_jobs_with_one_unique_none_is_lost_and_the_first_attracts():
     world = earlier()
-    first, second = (put_back(world, sequence, unique=b"u") for sequence in (1, 2))
-    assert world.connect().background(unique=b"u") is first
+    jobs = [put_back(world, sequence, unique=b"u") for sequence in (1, 2, 3)]
+    assert world.connect().background(unique=b"u") is jobs[0]
     worker = world.worker()
-    for job in (first, second):
+    for job in jobs:
         assert worker.grab() is job
         worker.complete(job)
-    assert world.ended == {JobEnd.COMPLETED: 2}
+    assert world.ended == {JobEnd.COMPLETED: 3}
 
 
 def test_a_second_job_with_the_same_handle_is_refused():

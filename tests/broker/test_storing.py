@@ -82,6 +82,14 @@ def test_jobs_are_handed_out_in_the_order_of_their_submission_however_long_stori
     assert worker.grab_all() == [b"stored", b"foreground", b"later"]
 
 
+def test_jobs_of_one_batch_are_handed_out_in_the_order_of_their_submission(durable):
+    client, worker = durable.connect(), durable.worker()
+    for number in range(3):
+        client.background(workload=b"%d" % number)
+    durable.store_all()
+    assert worker.grab_all() == [b"0", b"1", b"2"]
+
+
 def test_a_delayed_job_waits_for_its_time_once_it_is_stored(durable):
     client, worker = durable.connect(), durable.worker()
     job = client.background(due=durable.now.wall + 60)
@@ -333,6 +341,17 @@ def test_a_parked_job_is_wanted_while_its_record_is_on_its_way_once_its_client_d
     worker.sleep()
     assert (job.state, worker.noops) == (PARKED, 0)
     assert durable.broker.detach(client.peer, job.handle, durable.now)
+    assert worker.noops == 1
+    assert worker.grab() is job
+
+
+def test_a_parked_job_is_wanted_while_its_record_is_on_its_way_once_its_client_left(durable):
+    client, _, job = promoting(durable)
+    worker = durable.worker()
+    client.choke()
+    worker.sleep()
+    assert (job.state, worker.noops) == (PARKED, 0)
+    client.leave()
     assert worker.noops == 1
     assert worker.grab() is job
 

@@ -199,6 +199,8 @@ def test_data_and_status_of_a_ghost_are_dropped_and_counted_also_while_nobody_ho
     assert world.worker().grab() is job
     assert slow.held(job) is Late.GHOST
     assert world.broker.late_answers == 2
+    assert slow.complete(job) is Late.GHOST
+    assert world.broker.late_answers == 3
 
 
 def test_who_never_held_a_job_is_a_stranger_to_it(world):
@@ -509,6 +511,17 @@ def test_the_observer_hears_of_a_background_job_that_fails_at_its_deadline(parti
     world.pass_time(8)
     assert world.given_up_jobs == [(job.handle, JobEnd.TIMED_OUT)]
     assert job.losses == 1
+
+
+def test_losses_before_the_deadline_are_counted_with_it(partitions):
+    world = World(partitions=partitions, rules={b"f": Rules(timeout=8, fail_on_timeout=True)})
+    client, first, slow = world.connect(), world.worker(), world.worker()
+    job = client.submit()
+    assert first.grab() is job
+    first.leave()
+    assert slow.grab() is job
+    world.pass_time(8)
+    assert job.losses == 2
 
 
 def test_a_timed_out_job_that_nobody_waits_for_any_more_ends(world):

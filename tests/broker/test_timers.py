@@ -108,13 +108,14 @@ def test_cancelled_timers_are_thrown_out_once_they_outnumber_the_others(timers, 
     kept = 600
     for number in range(kept):
         timers.set(float(number), calls.append, number)
-    cancelled = [timers.set(1e6, calls.append, -1) for _ in range(kept + 1)]
+    timers.set(2e6, calls.clear)
+    cancelled = [timers.set(1e6, calls.append, -1) for _ in range(kept + 2)]
     for timer in cancelled[:-1]:
         timers.cancel(timer)
-    assert len(timers._heap) == kept + kept + 1
+    assert len(timers._heap) == 2 * (kept + 1) + 1
     timers.cancel(cancelled[-1])
-    assert len(timers._heap) == kept
-    assert len(timers) == kept
+    assert len(timers._heap) == kept + 1
+    assert len(timers) == kept + 1
     while timers.next() <= 1e6:
         timers.run(1e6)
     assert calls == list(range(kept))

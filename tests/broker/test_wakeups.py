@@ -163,6 +163,24 @@ def test_a_worker_that_sleeps_again_hands_its_wake_up_on_if_the_job_is_not_for_i
     assert noops(slow, helper) == [2, 1]
 
 
+def test_a_worker_that_sleeps_beside_its_ghost_hands_its_wake_up_on(world):
+    """It was woken for a job that another took; what is there now is not for it."""
+    client, slow, other = world.connect(), world.worker(timeout=2), world.worker()
+    ghost = client.submit()
+    assert slow.grab() is ghost
+    slow.sleep()
+    helper = world.sleeper()
+    world.pass_time(1.5)
+    client.submit(priority=Priority.HIGH)
+    assert noops(slow, helper) == [1, 0]
+    assert other.grab() is not None
+    world.pass_time(0.5)  # what the slow one holds is queued again, beside its wake-up
+    assert noops(slow, helper) == [1, 0]
+    slow.sleep()
+    assert noops(slow, helper) == [1, 1]
+    assert helper.grab() is ghost
+
+
 def test_a_worker_that_leaves_hands_its_wake_up_on(world):
     first, second = world.sleeper(), world.sleeper()
     world.connect().submit()
