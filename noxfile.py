@@ -115,3 +115,11 @@ def soak(session: nox.Session) -> None:
         *("python", "-bb", "-m", "pytest", "tests/soak", *session.posargs),
         env={"TRIGEAR_SOAK_JOBS": os.environ.get("TRIGEAR_SOAK_JOBS", SOAK_JOBS)},
     )
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Break wire/ and broker/ in every small way, and count what their tests notice: 30 minutes."""
+    session.install("-e", ".[mutants]")
+    session.run("mutmut", "run", "--max-children", "1", *session.posargs)
+    session.run("python", "tests/mutants.py")
