@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from trigear.protocol.events import Data, Status, Warning
     from trigear.runtime.aio import AsyncioJob
     from trigear.runtime.batch import Batch, Outcome
-    from trigear.runtime.blocking import BlockingClient, connect_blocking
+    from trigear.runtime.blocking import BlockingClient, BlockingJob, connect_blocking
     from trigear.runtime.client import Client, connect
     from trigear.runtime.job import ThreadJob, WorkerJob
     from trigear.runtime.program import program
@@ -60,6 +60,7 @@ __all__ = [
     "AsyncioJob",
     "Batch",
     "BlockingClient",
+    "BlockingJob",
     "Client",
     "ConfigError",
     "ConnectionLost",
@@ -97,6 +98,7 @@ _HOME = {
     "AsyncioJob": "trigear.runtime.aio",
     "Batch": "trigear.runtime.batch",
     "BlockingClient": "trigear.runtime.blocking",
+    "BlockingJob": "trigear.runtime.blocking",
     "Client": "trigear.runtime.client",
     "ConfigError": "trigear.errors",
     "ConnectionLost": "trigear.errors",

@@ -174,7 +174,6 @@ class BlockingJob(Waiting):
 
 
 @public
-@public
 class BlockingClient:
     """A connection to a server that submits jobs, for one thread at a time.
 
@@ -429,7 +428,6 @@ class BlockingClient:
         return None if self.timeout is None else time.monotonic() + self.timeout
 
 
-@public
 @public
 def connect_blocking(
     servers: str | Address | Iterable[str | Address],
