@@ -26,6 +26,17 @@ def printable(name: bytes) -> str:
     )
 
 
+def counted(number: object, one: str, many: str | None = None) -> str:
+    """A number with what it counts, as in `1 job` and `2 jobs`.
+
+    Args:
+        number: how many there are.
+        one: the words behind the number 1.
+        many: the words behind any other number; ``one`` and an s where nothing is given.
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 DEFAULT_TENANT = "default"
 """The tenant of every connection on a server that authenticates nobody."""
 

@@ -218,7 +218,7 @@ def test_function_with_workers_is_not_dropped(server: str, trigear: Callable[...
         said = trigear("admin", "drop-function", "--yes", "mail")
     assert said.status == 1
     assert said.line == (
-        f"trigear: error: 'mail' has 1 worker(s) and 0 running job(s) at {server}: stop the workers"
+        f"trigear: error: 'mail' has 1 worker and 0 running jobs at {server}: stop the workers"
         " first"
     )
 

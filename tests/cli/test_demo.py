@@ -46,7 +46,7 @@ def test_the_demo_ends_with_every_answer_right_and_a_job_re_run() -> None:
     killed = next(line for line in lines if line.startswith("killed worker process"))
     handle = killed.split()[-1]
     assert any(line.startswith(f"job {handle} went to process") for line in lines)
-    assert any("1 running jobs go to others" in line for line in lines)
+    assert any("1 running job goes to others" in line for line in lines)
     assert any("UnicodeDecodeError" in line for line in lines)
 
 

@@ -404,7 +404,7 @@ def test_busy_worker_is_not_remarked(
         said = trigear("submit", "--deadline", "1s", "--parallel", "2", "hold", "a", "b")
         release.set()
     assert said.status == Status.TOO_LATE
-    assert said.line.endswith(") may go on, but its result is lost; 1 more were under way")
+    assert said.line.endswith(") may go on, but its result is lost; 1 more was under way")
 
 
 def test_deadline_in_milliseconds_as_gearman_has_it(

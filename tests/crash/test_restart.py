@@ -194,7 +194,7 @@ def test_a_graceful_stop_leaves_the_queue_in_one_file(server):
         "jobs.sqlite3.lock",
     ]
     assert server.database.parent.stat().st_mode & 0o777 == 0o700
-    assert "1 jobs in it" in server.start()
+    assert "1 job in it" in server.start()
 
 
 def test_a_second_server_in_the_same_place_is_refused_and_the_first_named(server, tmp_path):
@@ -228,7 +228,7 @@ def test_rows_that_are_no_jobs_are_named_and_the_others_served(server):
     server.start()
     said = "".join(server.lines)
     assert "is no job and stays there: priority 9 does not exist" in said
-    assert "1 rows of the store are no jobs; they stay there" in said
+    assert "1 row of the store is no job; it stays there" in said
     with server.link() as worker:
         worker.send(CAN_DO, b"f")
         assert [grab(worker)[1][3], grab(worker)[1][3]] == [b"0", b"2"]
@@ -284,7 +284,7 @@ def test_a_queue_that_gearmand_left_is_not_taken_for_ours(tmp_path: Path, peer_t
             command, capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         assert done.returncode == 1
-        assert "gearmand's table 'gearman_queue' is in it, with 1 jobs" in done.stderr
+        assert "gearmand's table 'gearman_queue' is in it, with 1 job" in done.stderr
         assert "let gearmand work them off, or name another file" in done.stderr
     assert queue.read_bytes() == before
 
@@ -298,4 +298,4 @@ def test_gearmands_face_keeps_its_queue_in_the_file_that_is_named(tmp_path: Path
             handle = submit(client, SUBMIT_JOB_BG, b"f", b"", b"w")
         with after_a_kill(server) as worker:
             assert grab(worker)[1][0] == handle
-        assert f"store: sqlite {queue}, 1 jobs in it" in server.lines[-1]
+        assert f"store: sqlite {queue}, 1 job in it" in server.lines[-1]

@@ -161,7 +161,7 @@ def test_an_end_is_logged_with_its_reason_and_what_hung_on_it(
         (
             "WARNING",
             "connection 2 (127.0.0.1) closed: peer reset the connection, "
-            "1 running jobs go to others",
+            "1 running job goes to others",
         ),
         ("INFO", "connection 1 (10.0.0.1) closed: peer closed, 3 jobs waited for"),
         (
@@ -250,7 +250,7 @@ def test_no_name_in_the_log_ends_a_line_or_speaks_to_a_terminal(
     world.caller().submit("SUBMIT_JOB_BG", name, b"", b"w")
     world.pass_time(CENSUS_SECONDS + 1)
     assert caplog.messages == [
-        "function caf\u00e9\\x20\\x1b[2J\\u009b2J\\u2028\\xff: 1 jobs and no worker"
+        "function caf\u00e9\\x20\\x1b[2J\\u009b2J\\u2028\\xff: 1 job and no worker"
     ]
 
 
@@ -312,7 +312,7 @@ def test_a_fault_closes_its_connection_and_no_other(
     )
     assert fault.exc_info is not None
     assert fault.exc_info[0] is LookupError
-    assert "1 running jobs go to others, 1 jobs waited for" in closed.getMessage()
+    assert "1 running job goes to others, 1 job waited for" in closed.getMessage()
     assert client.ask("ECHO_REQ", b"on") == [("ECHO_RES", b"on")]
     assert client.ask("GET_STATUS", waiting)[0][2] == b"0"
     assert world.worker().grab() == handle

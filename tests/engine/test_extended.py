@@ -154,7 +154,7 @@ def test_a_worker_that_falls_silent_loses_its_jobs_and_may_still_answer(
     assert other.ask("GRAB_JOB") == [("NO_JOB",)]
     world.pass_time(0.2)
     assert caplog.messages == [
-        "connection 2 (127.0.0.1): 3 heartbeats are missing, 1 jobs go to others"
+        "connection 2 (127.0.0.1): 3 heartbeats are missing, 1 job goes to others"
     ]
     assert other.grab() == handle
     assert client.command(b"show jobs") == handle + b"\t1\t0\t0\n.\n"

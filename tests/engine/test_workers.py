@@ -390,9 +390,9 @@ def test_a_background_job_that_is_given_up_is_logged_without_its_workload(
     given_up, lost = (record.getMessage() for record in caplog.records)
     assert given_up == (
         f"background job {handle.decode()} of function f\\x0a is dropped: "
-        "attempts used up after 1 attempts"
+        "attempts used up after 1 attempt"
     )
-    assert lost == "connection 2 (127.0.0.1) closed: peer closed, 1 running jobs go to others"
+    assert lost == "connection 2 (127.0.0.1) closed: peer closed, 1 running job goes to others"
     assert "secret" not in caplog.text
 
 

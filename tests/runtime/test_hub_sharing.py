@@ -71,7 +71,7 @@ async def test_who_lets_too_much_pile_up_is_closed_at_once(
         assert room.closed == {CloseReason.SLOW_CONSUMER: 1}
         assert len(room.hub) == 2, "what it did not read is let go of"
         assert caplog.messages == [
-            "connection 1 (10.0.0.9) closed: peer does not read what it is sent, 1 jobs waited for"
+            "connection 1 (10.0.0.9) closed: peer does not read what it is sent, 1 job waited for"
         ]
         assert await other.ask("ECHO_REQ", b"on") == ("ECHO_RES", b"on")
         await worker.tell("WORK_COMPLETE", handle, b"r")

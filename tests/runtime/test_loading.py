@@ -17,7 +17,7 @@ from tests.stores.places import OWNER, job
 from trigear.engine.config import EngineConfig
 from trigear.engine.engine import Engine
 from trigear.errors import StoreUnusable
-from trigear.model import TERM_SHIFT, Now
+from trigear.model import TERM_SHIFT, Now, counted
 from trigear.runtime import loading
 from trigear.runtime.server import open_server
 from trigear.stores.base import Spoilt
@@ -92,7 +92,7 @@ async def test_pages_of_any_number_are_loaded_whole(
     assert engine.statistics().jobs == jobs
     said = [record.getMessage() for record in caplog.records]
     assert sum(text.startswith("loading: ") for text in said) == jobs // 3
-    assert any(text.startswith(f"loaded {jobs} jobs in ") for text in said) == (jobs > 0)
+    assert any(text.startswith(f"loaded {counted(jobs, 'job')} in ") for text in said) == (jobs > 0)
 
 
 async def test_a_short_load_says_nothing_on_its_way(

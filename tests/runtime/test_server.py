@@ -414,7 +414,7 @@ async def test_a_draining_server_closes_its_doors_and_lets_what_runs_end(
         assert await client.next() == ("WORK_COMPLETE", handle, b"r")
         assert await client.is_over()
     assert await worker.is_over()
-    assert caplog.messages == ["1 jobs in memory are gone with this server"]
+    assert caplog.messages == ["1 job in memory is gone with this server"]
 
 
 async def test_the_grace_of_a_drain_has_an_end(
@@ -430,7 +430,7 @@ async def test_the_grace_of_a_drain_has_an_end(
         start = trio.current_time()
         running.drain()
     assert 7.0 <= trio.current_time() - start <= 7.0 + 2 * DRAIN_LOOK
-    assert caplog.messages[0] == "the grace of 7.0 s is over with 1 jobs running"
+    assert caplog.messages[0] == "the grace of 7.0 s is over with 1 job running"
     assert await client.is_over()
 
 

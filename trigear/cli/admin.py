@@ -14,6 +14,7 @@ from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
 from trigear.cli.tables import encoded, json_option, show, write, write_json
 from trigear.errors import LocalProtocolError, Refused
+from trigear.model import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -196,11 +197,11 @@ def drop_command(function: str, *, yes: bool, dry_run: bool, servers: Servers) -
     checked_word(function, "function")
     with connected(servers) as client:
         total, running, workers = state_of(client, function)
-        what = f"function '{function}' with its {total} queued job{'' if total == 1 else 's'}"
+        what = f"function '{function}' with its {counted(total, 'queued job')}"
         if workers or running:
             raise Failure(
-                f"'{function}' has {workers} worker(s) and {running} running job(s) at"
-                f" {client.address}: stop the workers first"
+                f"'{function}' has {counted(workers, 'worker')} and"
+                f" {counted(running, 'running job')} at {client.address}: stop the workers first"
             )
         if dry_run:
             remark(f"would drop {what}")

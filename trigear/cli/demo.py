@@ -22,6 +22,7 @@ from trigear.cli.demo_display import Display, SayLog, display_for
 from trigear.cli.demo_worker import FACTOR_STEPS, archive_path, count_words
 from trigear.cli.manners import Manners, with_manners
 from trigear.cli.report import Failure, Status
+from trigear.model import counted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -274,7 +275,8 @@ async def run_demo(workers: int, documents: int, display: Display) -> Outcome:
                 trio.open_nursery() as nursery,
             ):
                 demo = Demo(client, display, documents, folder)
-                display.say(f"server at {server.addresses[0]}, {workers} worker processes")
+                processes = counted(workers, "worker process", "worker processes")
+                display.say(f"server at {server.addresses[0]}, {processes}")
                 for _ in range(workers):
                     nursery.start_soon(keep_worker, server.addresses[0], folder, demo, display)
                 await demo.run()

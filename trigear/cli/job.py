@@ -23,6 +23,7 @@ from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
 from trigear.cli.tables import columns, json_option, plain, show
 from trigear.errors import ConnectionLost, Refused
+from trigear.model import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,7 +207,7 @@ def cancel_command(handles: tuple[str, ...], *, yes: bool, dry_run: bool, server
         if not yes or dry_run:
             remark(f"{'would cancel' if dry_run else 'to be cancelled'}: {handle} ({state})")
     if found and not dry_run:
-        if not ask(f"Cancel {len(found)} job{'s' if len(found) > 1 else ''}?", yes=yes):
+        if not ask(f"Cancel {counted(len(found), 'job')}?", yes=yes):
             raise Failure("nothing was cancelled")
         found = [(handle, where) for handle, where in found if cancel(handle, where)]
     return Status.DONE if len(found) == len(handles) else Status.NO

@@ -29,6 +29,7 @@ from trigear.cli import exposure, process
 from trigear.cli.logs import Log, LogStyle, give_file_to
 from trigear.cli.report import Failure, Status, line_for, only_one, status_of
 from trigear.errors import TrigearError
+from trigear.model import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -213,7 +214,7 @@ class Service:
         if self.plan.hint is not None:
             self.say(self.plan.hint)
         addresses = ", ".join(str(address) for address in server.addresses)
-        loaded = f", {server.restored} jobs in it" if server.restored else ""
+        loaded = f", {counted(server.restored, 'job')} in it" if server.restored else ""
         face = " with gearmand's options" if self.config.compat_gearmand else ""
         self.say(
             f"trigear {__version__}{face} listening on {addresses};"

@@ -24,6 +24,7 @@ from trigear.errors import (
     Refused,
     TrigearError,
 )
+from trigear.model import counted
 from trigear.protocol import events
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class Submitter:
         try:
             text = " · ".join(filter(None, map(str.strip, data.decode().splitlines())))
         except UnicodeDecodeError:
-            return f"{len(data)} bytes that are no text"
+            return f"{counted(len(data), 'byte that is', 'bytes that are')} no text"
         text = shown(text)
         if len(text) > SAID and not self.manners.verbose:
             text = f"{text[:SAID]} … (--verbose shows all)"
@@ -342,7 +343,11 @@ class Submitter:
         if not waiting:
             return ""
         task = waiting[0]
-        others = f"; {len(waiting) - 1} more were under way" if len(waiting) > 1 else ""
+        others = (
+            f"; {counted(len(waiting) - 1, 'more was', 'more were')} under way"
+            if len(waiting) > 1
+            else ""
+        )
         self.client.timeout = 1.0
         with suppress(TrigearError, TimeoutError):
             if not self.client.status(task.job.handle).running:

@@ -18,6 +18,7 @@ from trigear.cli.plan import absolute
 from trigear.cli.report import Failure, Status
 from trigear.cli.values import DURATION, SIZE
 from trigear.cli.worker_plan import WorkerPlan
+from trigear.model import counted
 
 if TYPE_CHECKING:
     from trigear.cli.connecting import Servers
@@ -299,7 +300,7 @@ def run(plan: WorkerPlan, given: dict[str, Any]) -> int:
 
         def ready() -> None:
             processes = given["processes"]
-            what = f"{processes} processes" if processes > 1 else "1 process"
+            what = counted(processes, "process", "processes")
             log.info("at work: %s; supervised by process %d", what, os.getpid())
             notify("READY=1")
             if daemon is not None:

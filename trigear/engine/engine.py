@@ -27,7 +27,7 @@ from trigear.engine.gate import Commit, Gate
 from trigear.engine.restore import restore
 from trigear.engine.session import Session
 from trigear.errors import StoreError, TrigearInternalError
-from trigear.model import DEFAULT_TENANT, CloseReason, JobEnd, Now, printable
+from trigear.model import DEFAULT_TENANT, CloseReason, JobEnd, Now, counted, printable
 from trigear.wire.codec import head
 from trigear.wire.packets import JOB_CREATED, name_of
 
@@ -157,8 +157,8 @@ class Engine:
             "%r closed: %s%s%s",
             session,
             reason.value,
-            f", {jobs} running jobs go to others" if jobs else "",
-            f", {waiting} jobs waited for" if waiting else "",
+            f", {counted(jobs, 'running job goes', 'running jobs go')} to others" if jobs else "",
+            f", {counted(waiting, 'job')} waited for" if waiting else "",
         )
 
     def unsent(self, session: Session, size: int, held: int, now: Now) -> bool:
@@ -273,7 +273,10 @@ class Engine:
         session.beat = None
         jobs = self.broker.lose_jobs(session.peer, now)
         log.warning(
-            "%r: %d heartbeats are missing, %d jobs go to others", session, HEARTBEATS_MISSED, jobs
+            "%r: %d heartbeats are missing, %s to others",
+            session,
+            HEARTBEATS_MISSED,
+            counted(jobs, "job goes", "jobs go"),
         )
 
     def _take_census(self) -> None:
@@ -281,9 +284,9 @@ class Engine:
             for function in tenant.ready:
                 if not function.workers:
                     log.warning(
-                        "function %s: %d jobs and no worker",
+                        "function %s: %s and no worker",
                         _text(function.name),
-                        function.runnable,
+                        counted(function.runnable, "job"),
                     )
 
     # Durability
@@ -421,11 +424,11 @@ class Engine:
 
     def given_up(self, job: Job, end: JobEnd) -> None:
         log.warning(
-            "background job %s of function %s is dropped: %s after %d attempts",
+            "background job %s of function %s is dropped: %s after %s",
             _text(job.handle),
             _text(job.function.name),
             end.value,
-            job.losses,
+            counted(job.losses, "attempt"),
         )
 
 

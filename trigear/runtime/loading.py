@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trigear.engine.gate import STALL_SECONDS
+from trigear.model import counted
 from trigear.runtime.clock import now
 
 if TYPE_CHECKING:
@@ -79,11 +80,18 @@ async def load(
         after = rows[-1].partition, rows[-1].sequence
         if trio.current_time() - said >= PROGRESS_SECONDS:
             said = trio.current_time()
-            log.info("loading: %d jobs so far", jobs)
+            log.info("loading: %s so far", counted(jobs, "job"))
     if own_process:
         gc.freeze()
     if jobs:
-        log.info("loaded %d jobs in %.1f s", jobs, trio.current_time() - start)
+        log.info("loaded %s in %.1f s", counted(jobs, "job"), trio.current_time() - start)
     if engine.spoilt:
-        log.error("%d rows of the store are no jobs; they stay there", engine.spoilt)
+        log.error(
+            "%s",
+            counted(
+                engine.spoilt,
+                "row of the store is no job; it stays there",
+                "rows of the store are no jobs; they stay there",
+            ),
+        )
     return jobs

@@ -29,7 +29,7 @@ from trigear.engine.engine import Engine, Statistics
 from trigear.engine.gate import STALL_SECONDS
 from trigear.engine.handles import HandleMint
 from trigear.errors import StoreFenced, TrigearInternalError
-from trigear.model import TERM_SHIFT, CloseReason
+from trigear.model import TERM_SHIFT, CloseReason, counted
 from trigear.runtime.clock import now
 from trigear.runtime.committer import Committer
 from trigear.runtime.hub import LINGER, Hub
@@ -212,7 +212,10 @@ async def _serve(
         hub.close_all(CloseReason.SHUTDOWN)
         left = engine.statistics()
         if left.jobs and store is None:
-            log.warning("%d jobs in memory are gone with this server", left.jobs)
+            log.warning(
+                "%s gone with this server",
+                counted(left.jobs, "job in memory is", "jobs in memory are"),
+            )
     if server.failure is not None:
         raise TrigearInternalError(f"the server had to stop: {server.failure}") from server.failure
 
@@ -383,10 +386,14 @@ async def _wait_drained(engine: Engine, hub: Hub, config: ServerConfig) -> None:
             if not engine.drained or hub.unsent < before:
                 since = trio.current_time()
             elif trio.current_time() - since > LINGER:
-                log.warning("%d bytes are left that no peer takes", hub.unsent)
+                log.warning(
+                    "%s left that no peer takes", counted(hub.unsent, "byte is", "bytes are")
+                )
                 return
             before = hub.unsent
     if scope.cancelled_caught:
         log.warning(
-            "the grace of %s s is over with %d jobs running", grace, engine.statistics().running
+            "the grace of %s s is over with %s running",
+            grace,
+            counted(engine.statistics().running, "job"),
         )

@@ -35,6 +35,7 @@ from trigear.errors import (
     StoreUnknown,
     StoreUnusable,
 )
+from trigear.model import counted
 from trigear.stores.base import (
     KEY_BYTES,
     RECORD_VERSION,
@@ -227,8 +228,8 @@ class SqliteStore:
                 (jobs,) = connection.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()  # noqa: S608
                 if jobs:
                     raise StoreUnusable(
-                        f"gearmand's table '{table}' is in it, with {jobs} jobs, which trigear does"
-                        " not read; let gearmand work them off, or name another file"
+                        f"gearmand's table '{table}' is in it, with {counted(jobs, 'job')}, which"
+                        " trigear does not read; let gearmand work them off, or name another file"
                     )
                 tables.remove(table)
         (application,) = connection.execute("PRAGMA application_id").fetchone()
