@@ -228,7 +228,7 @@ def test_rows_that_are_no_jobs_are_named_and_the_others_served(server):
     server.start()
     said = "".join(server.lines)
     assert "is no job and stays there: priority 9 does not exist" in said
-    assert "1 row of the store is no job; it stays there" in said
+    assert "1 row of the store makes no sense; it stays there" in said
     with server.link() as worker:
         worker.send(CAN_DO, b"f")
         assert [grab(worker)[1][3], grab(worker)[1][3]] == [b"0", b"2"]

@@ -7,12 +7,13 @@ import itertools
 import pytest
 
 from tests.engine.world import packet, spoken
+from tests.stores.places import job
 from trigear.engine import gate
 from trigear.engine.config import EngineConfig
 from trigear.engine.engine import Engine
 from trigear.errors import StoreFenced, StoreUnavailable, StoreUnknown
 from trigear.model import CloseReason, Now
-from trigear.stores.base import Forget, Keep, Losses
+from trigear.stores.base import Erase, Forget, Keep, Losses, Record
 
 UNSTORED = ("ERROR", b"QUEUE_ERROR", b"The job could not be stored")
 STALLED = ("ERROR", b"QUEUE_ERROR", b"The store does not answer")
@@ -165,7 +166,7 @@ def test_lost_attempts_are_written_and_tried_again_in_order(durable):
     worker = durable.connect()
     durable.tell(worker, packet("CAN_DO", b"f"), packet("GRAB_JOB"))
     durable.tell(worker, packet("WORK_COMPLETE", b"H:1", b""))
-    lines = [Losses(0, keep.sequence, 1), Forget(0, keep.sequence)]
+    lines = [Losses(0, keep.sequence, 1, 0.0), Forget(0, keep.sequence)]
     assert durable.take() == lines
     durable.answer(StoreUnavailable("no"))
     assert durable.take() == lines
@@ -221,3 +222,69 @@ def test_a_server_whose_store_was_taken_over_answers_nobody_any_more(durable):
 def test_time_alone_stalls_nothing(durable):
     durable.pass_time(1000)
     assert not durable.engine.refuses_durable
+
+
+# Lines about no job
+
+
+class Hears:
+    """Is told what became of a line."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def stored(self, now: Now) -> None:
+        self.heard.append("stored")
+
+    def not_stored(self, now: Now) -> None:
+        self.heard.append("not stored")
+
+
+RECORD = Record("dead", "default", b"k", 0, b"f", "{}", b"data", 0.0)
+ERASE = Erase("dead", "default", b"k", 0)
+
+
+def test_who_left_a_line_hears_what_became_of_it():
+    durable = Durable()
+    who = Hears()
+    durable.engine.record("default", RECORD, who)
+    assert durable.take() == [RECORD]
+    assert who.heard == []
+    durable.answer()
+    durable.engine.record("default", ERASE, who)
+    durable.take()
+    durable.answer(StoreUnavailable("no"))
+    assert who.heard == ["stored", "not stored"]
+    assert durable.take() == []
+
+
+def test_a_line_of_nobody_s_is_tried_until_it_is_written():
+    durable = Durable()
+    durable.engine.record("default", RECORD)
+    for _ in range(2):
+        assert durable.take() == [RECORD]
+        durable.answer(StoreUnavailable("no"))
+    assert durable.take() == [RECORD]
+    durable.answer()
+    assert durable.take() == []
+
+
+def test_lines_that_belong_together_are_never_in_two_batches(monkeypatch):
+    monkeypatch.setattr(gate, "BATCH_BYTES", 1000)
+    durable = Durable()
+    large = RECORD._replace(data=b"x" * 600)
+    durable.engine.record("default", RECORD)
+    durable.engine.record("default", gate.Together((large, ERASE, job(1))))
+    assert durable.take() == [RECORD]
+    durable.answer()
+    assert durable.take() == [large, ERASE, job(1)]
+    durable.answer(StoreUnavailable("no"))
+    assert durable.take() == [large, ERASE, job(1)]
+
+
+def test_a_server_that_keeps_nothing_says_at_once_that_a_line_is_written():
+    engine = Engine(EngineConfig(), lambda *_: b"H:1", Now(0.0, 0.0))
+    who = Hears()
+    engine.record("default", RECORD, who)
+    engine.record("default", RECORD)
+    assert who.heard == ["stored"]

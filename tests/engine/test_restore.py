@@ -64,6 +64,7 @@ def test_a_job_for_later_is_due_when_it_was_to_be():
         (job(9, priority=-1), "priority -1 does not exist"),
         (job(9, due=math.inf), "due at inf"),
         (job(9, due=math.nan), "due at nan"),
+        (job(9, submitted=math.nan), "submitted at nan"),
         (job(9, losses=-1), "-1 lost attempts"),
         (job(0), "its number is not above 0"),
         (job(9, handle=b""), "it has no handle"),
@@ -121,7 +122,7 @@ def test_what_happens_to_a_restored_job_is_written_under_its_old_number():
     engine.connection_lost(session, CloseReason.PEER_CLOSED, NOW)
     ticket = engine.take_ticket()
     assert ticket is not None
-    assert ticket.batch.lines == (Losses(0, 7, 1),)
+    assert ticket.batch.lines == (Losses(0, 7, 1, 0.0),)
     engine.done(ticket, None, NOW)
     grabs = packet("CAN_DO", b"f"), packet("GRAB_JOB"), packet("WORK_COMPLETE", b"H:test:7", b"")
     say(engine, *grabs)

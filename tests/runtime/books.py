@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trigear.stores.base import Forget, Keep, Losses, Tenure
+from trigear.stores.base import Erase, Forget, Keep, Losses, Record, Tenure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ class Book:
 
     def __init__(self) -> None:
         self.kept: dict[tuple[int, int], Keep] = {}
+        self.noted: dict[tuple[str, str, bytes, int], Record] = {}
         self.batches: list[Batch] = []
         self.term = 0
         self.trouble: Exception | None = None
@@ -48,6 +49,20 @@ class Book:
     def scan(self, after: tuple[int, int] | None, limit: int) -> Sequence[Keep]:
         behind = (key for key in sorted(self.kept) if after is None or key > after)
         return [self.kept[key] for key in behind][:limit]
+
+    def records(
+        self, kind: str, after: tuple[str, bytes, int] | None, limit: int, *, data: bool = True
+    ) -> Sequence[Record]:
+        found = [
+            record if data else record._replace(data=b"")
+            for (its, *key), record in sorted(self.noted.items())
+            if its == kind and (after is None or tuple(key) > after)
+        ]
+        return found[:limit]
+
+    def fetch(self, kind: str, tenant: str, keys: Sequence[bytes]) -> Sequence[Record]:
+        noted = self.noted.values()
+        return [r for r in noted if r.kind == kind and r.tenant == tenant and r.key in keys]
 
     def close(self) -> None:
         pass
@@ -70,12 +85,19 @@ class Book:
     def _write(self, batch: Batch) -> None:
         self.batches.append(batch)
         for line in batch.lines:
+            if isinstance(line, Record):
+                self.noted[line[:4]] = line
+                continue
+            if isinstance(line, Erase):
+                self.noted.pop(line, None)
+                continue
             key = line.partition, line.sequence
             if isinstance(line, Forget):
                 self.kept.pop(key, None)
             elif isinstance(line, Losses):
                 if key in self.kept:
-                    self.kept[key] = self.kept[key]._replace(losses=line.losses)
+                    kept = self.kept[key]
+                    self.kept[key] = kept._replace(losses=line.losses, due=line.due)
             else:
                 self.kept[key] = line
 

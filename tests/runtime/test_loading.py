@@ -115,7 +115,7 @@ async def test_rows_that_are_no_jobs_are_counted_at_the_end(
 
     engine = Engine(EngineConfig(), lambda *_: b"", Now(0.0, 0.0), durable=True, term=1)
     assert await loading.load(Moths(), engine, trio.CapacityLimiter(1), own_process=False) == 0
-    assert "2 rows of the store are no jobs; they stay there" in caplog.text
+    assert "2 rows of the store make no sense; they stay there" in caplog.text
 
 
 async def test_what_is_loaded_is_never_looked_at_by_the_collector() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
-from trigear.stores.base import Batch, Keep, Owner
+from trigear.stores.base import Batch, Keep, Owner, Record
 from trigear.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from trigear.stores.base import Line, Row, Store
+    from trigear.stores.base import Line, Row, SpoiltRecord, Store
 
 OWNER = Owner(pid=4711, address="127.0.0.1:4730", version="9.8.7", seed=b"0123456789abcdef")
 
@@ -60,11 +60,42 @@ def job(sequence: int, workload: bytes = b"work", *, partition: int = 0, **other
         handle=b"H:test:%d" % sequence,
         priority=1,
         due=0.0,
+        submitted=0.0,
         losses=0,
         reducer=b"",
         workload=workload,
     )
     return line._replace(**other)
+
+
+def record(key: bytes, data: bytes = b"data", **other: object) -> Record:
+    """A line that keeps a record."""
+    line = Record(
+        kind="dead",
+        tenant="default",
+        key=key,
+        partition=0,
+        function=b"f",
+        about='{"reason": "lost"}',
+        data=data,
+        expires=0.0,
+    )
+    return line._replace(**other)
+
+
+def records(
+    store: Store, kind: str = "dead", *, limit: int = 100, data: bool = True
+) -> list[Record | SpoiltRecord]:
+    """Every record of a kind, in the store's order."""
+    found: list[Record | SpoiltRecord] = []
+    after = None
+    while True:
+        page = store.records(kind, after, limit, data=data)
+        assert len(page) <= limit
+        found += page
+        if len(page) < limit:
+            return found
+        after = page[-1].tenant, page[-1].key, page[-1].partition
 
 
 def write(store: Store, number: int, *lines: Line) -> Batch:

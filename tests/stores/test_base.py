@@ -15,6 +15,7 @@ LINE = Keep(
     handle=b"H:here:1",
     priority=1,
     due=0.0,
+    submitted=0.0,
     losses=0,
     reducer=b"",
     workload=b"work",
@@ -34,7 +35,7 @@ def test_a_record_carries_what_a_later_reader_knows_a_job_by():
     ("thing", "field"),
     [
         (LINE, "losses"),
-        (Losses(3, 7, 1), "losses"),
+        (Losses(3, 7, 1, 0.0), "losses"),
         (Forget(3, 7), "sequence"),
         (Batch(1, (LINE,)), "lines"),
         (Spoilt(3, 7, "moths"), "why"),

@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.stores.places import OWNER, PLACES, content, job, pages, sequences, write
+from tests.stores.places import (
+    OWNER,
+    PLACES,
+    content,
+    job,
+    pages,
+    record,
+    records,
+    sequences,
+    write,
+)
 from trigear.errors import StoreFenced, StoreUnusable
-from trigear.stores.base import Batch, Forget, Keep, Losses, Owner
+from trigear.stores.base import Batch, Erase, Forget, Keep, Losses, Owner
 
 EVERY_BYTE = bytes(range(256))
 
@@ -43,9 +53,10 @@ def test_every_opening_has_a_term_of_its_own_and_the_key_stays(place):
         job(7, EVERY_BYTE, unique=EVERY_BYTE[1:65], reducer=b"r", function=b"\xff f"),
         job(7, b"x" * 3_000_000),
         job(7, partition=1023, tenant="rouge é", priority=2, due=1.75e9 + 0.25, losses=3),
+        job(7, submitted=1.75e9 + 0.125),
         job((1 << 62) + 5),
     ],
-    ids=["plain", "empty", "every byte", "large", "all fields", "far"],
+    ids=["plain", "empty", "every byte", "large", "all fields", "with its time", "far"],
 )
 def test_a_job_comes_back_as_it_was_kept(place, line):
     store = place.opened()
@@ -82,8 +93,8 @@ def test_what_is_forgotten_is_gone_and_nothing_else(place):
 def test_lost_attempts_are_counted_in_the_record_and_only_there(place):
     store = place.opened()
     write(store, 1, job(1, b"w"), job(2))
-    write(store, 2, Losses(0, 1, 4), Losses(0, 3, 9))
-    assert content(store) == [job(1, b"w", losses=4), job(2)]
+    write(store, 2, Losses(0, 1, 4, 2.5), Losses(0, 3, 9, 0.0))
+    assert content(store) == [job(1, b"w", losses=4, due=2.5), job(2)]
 
 
 @pytest.mark.parametrize(
@@ -92,11 +103,11 @@ def test_lost_attempts_are_counted_in_the_record_and_only_there(place):
         ([job(1), Forget(0, 1)], []),
         ([Forget(0, 1), job(1)], [job(1)]),
         ([job(1, b"a"), job(1, b"b")], [job(1, b"b")]),
-        ([job(1), Losses(0, 1, 2)], [job(1, losses=2)]),
-        ([job(1), Losses(0, 1, 2), Losses(0, 1, 3)], [job(1, losses=3)]),
-        ([Losses(0, 1, 2), job(1)], [job(1)]),
-        ([job(1), Losses(0, 1, 2), Forget(0, 1)], []),
-        ([job(1), Forget(0, 1), Losses(0, 1, 2)], []),
+        ([job(1), Losses(0, 1, 2, 0.0)], [job(1, losses=2)]),
+        ([job(1), Losses(0, 1, 2, 0.0), Losses(0, 1, 3, 0.0)], [job(1, losses=3)]),
+        ([Losses(0, 1, 2, 0.0), job(1)], [job(1)]),
+        ([job(1), Losses(0, 1, 2, 0.0), Forget(0, 1)], []),
+        ([job(1), Forget(0, 1), Losses(0, 1, 2, 0.0)], []),
         ([Forget(0, 1), Forget(0, 1)], []),
         ([], [job(1, b"before")]),
     ],
@@ -116,6 +127,90 @@ def test_batches_of_every_size_are_written_whole(place, size):
     gone = [Forget(0, number) for number in range(1, size + 1)]
     write(store, 2, *gone[1:], job(size + 1))
     assert sequences(content(store)) == [1, size + 1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        record(b"k"),
+        record(b"", b"", function=b"", about="{}"),
+        record(EVERY_BYTE, EVERY_BYTE * 20_000, function=EVERY_BYTE),
+        record(b"k", tenant="rouge é", about='{"ö": 1}', expires=1.75e9 + 0.5, partition=1023),
+    ],
+    ids=["plain", "empty", "every byte", "all fields"],
+)
+def test_a_record_comes_back_as_it_was_kept(place, line):
+    store = place.opened()
+    write(store, 1, line)
+    store.close()
+    store = place.opened()
+    assert records(store) == [line]
+    assert list(store.fetch(line.kind, line.tenant, [line.key])) == [line]
+
+
+def test_records_come_kind_by_kind_in_order_page_by_page_with_and_without_data(place):
+    lines = [
+        record(b"%d" % number, kind=kind, tenant=tenant, partition=partition)
+        for kind in ("dead", "schedule")
+        for tenant in ("blue", "red")
+        for number in range(3)
+        for partition in (0, 1)
+    ]
+    store = place.opened()
+    write(store, 1, *reversed(lines))
+    for kind in ("dead", "schedule"):
+        expected = [line for line in lines if line.kind == kind]
+        for limit in (1, 5, 12, 13):
+            assert records(store, kind, limit=limit) == expected
+        bare = [line._replace(data=b"") for line in expected]
+        assert records(store, kind, data=False) == bare
+    assert records(store, "setting") == []
+
+
+def test_records_are_fetched_by_kind_tenant_and_key_only(place):
+    store = place.opened()
+    ours = [record(b"a"), record(b"b"), record(b"b", partition=1)]
+    others = [record(b"a", tenant="red"), record(b"b", kind="result"), record(b"c")]
+    write(store, 1, *ours, *others)
+    found = store.fetch("dead", "default", [b"a", b"b", b"d"])
+    assert sorted(found) == sorted(ours)
+    assert list(store.fetch("dead", "default", [])) == []
+    many = [b"%d" % number for number in range(700)]
+    write(store, 2, *(record(key) for key in many))
+    assert len(store.fetch("dead", "default", many)) == 700
+
+
+def test_a_record_that_is_kept_again_replaces_the_first_and_erasing_ends_it(place):
+    store = place.opened()
+    write(store, 1, record(b"a", b"1"), record(b"b"), record(b"a", partition=1))
+    write(store, 2, record(b"a", b"2"), Erase("dead", "default", b"b", 0))
+    assert records(store) == [record(b"a", b"2"), record(b"a", partition=1)]
+    write(store, 3, Erase("dead", "default", b"z", 0), Erase("schedule", "default", b"a", 0))
+    assert len(records(store)) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "left"),
+    [
+        ([record(b"a", b"1"), record(b"a", b"2")], [record(b"a", b"2")]),
+        ([record(b"a", b"1"), Erase("dead", "default", b"a", 0)], []),
+        ([Erase("dead", "default", b"a", 0), record(b"a", b"1")], [record(b"a", b"1")]),
+        ([Forget(0, 1), record(b"a", b"1")], [record(b"a", b"1")]),
+    ],
+)
+def test_lines_about_records_count_in_order_too(place, lines, left):
+    store = place.opened()
+    write(store, 1, record(b"a", b"before"), job(1))
+    write(store, 2, *lines)
+    assert records(store) == left
+
+
+def test_a_batch_with_jobs_and_records_is_written_once_and_jobs_are_not_records(place):
+    store = place.opened()
+    batch = write(store, 1, job(1), record(b"a"), Forget(0, 9))
+    write(store, 2, Erase("dead", "default", b"a", 0))
+    store.commit(batch)
+    assert (content(store), records(store)) == ([job(1)], [])
 
 
 def test_a_batch_written_twice_is_written_once(place):
@@ -192,7 +287,9 @@ def _line(draw):
     if kind is Keep:
         return job(sequence, draw(st.binary(max_size=3)), partition=partition)
     if kind is Losses:
-        return Losses(partition, sequence, draw(st.integers(0, 9)))
+        return Losses(
+            partition, sequence, draw(st.integers(0, 9)), draw(st.sampled_from([0.0, 5.5]))
+        )
     return Forget(partition, sequence)
 
 
@@ -212,7 +309,7 @@ def test_any_batches_leave_what_doing_their_lines_one_by_one_leaves(kind, batche
                 elif isinstance(line, Forget):
                     expected.pop(key, None)
                 elif key in expected:
-                    expected[key] = expected[key]._replace(losses=line.losses)
+                    expected[key] = expected[key]._replace(losses=line.losses, due=line.due)
             write(store, number, *lines)
             if reopen:
                 store.close()

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stores.places import OWNER, SqlitePlace, content, job, sequences, write
+from tests.stores.places import OWNER, SqlitePlace, content, job, record, records, sequences, write
 from trigear.errors import StoreUnavailable, StoreUnknown, StoreUnusable
 from trigear.stores import lock, sqlite
-from trigear.stores.base import Batch, Forget, Spoilt
+from trigear.stores.base import Batch, Forget, Spoilt, SpoiltRecord
 from trigear.stores.sqlite import APPLICATION_ID, SqliteStore
 
 if TYPE_CHECKING:
@@ -172,10 +172,10 @@ def test_a_table_of_gearmands_without_jobs_is_no_hindrance_and_stays(place):
 
 def test_tables_of_a_later_version_are_left_alone_and_their_writer_is_named(place):
     place.opened().close()
-    run_sql(place.path, "UPDATE store SET writer = '12.3'", "PRAGMA user_version = 2")
+    run_sql(place.path, "UPDATE store SET writer = '12.3'", "PRAGMA user_version = 3")
     words = refusal(place)
-    assert "trigear 12.3 has written it with tables of version 2" in words
-    assert "this trigear knows version 1: start that one, or restore a backup" in words
+    assert "trigear 12.3 has written it with tables of version 3" in words
+    assert "this trigear knows version 2: start that one, or restore a backup" in words
 
 
 def test_tables_of_a_later_version_may_look_different(place):
@@ -256,6 +256,58 @@ def test_a_row_that_is_no_job_spoils_only_itself(place, change, why):
     assert isinstance(spoilt, Spoilt)
     assert (spoilt.partition, spoilt.sequence) == (0, 2)
     assert why in spoilt.why
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("UPDATE record SET about = x'00', data = 7 WHERE key = x'62'", "about, data: not of the"),
+        ("UPDATE record SET tenant = CAST(x'01' AS TEXT) WHERE key = x'62'", "tenant: not a name"),
+        ("UPDATE record SET version = 99 WHERE key = x'62'", "layout 99"),
+    ],
+)
+def test_a_record_that_is_none_spoils_only_itself_and_is_not_fetched(place, change, why):
+    store = place.opened()
+    write(store, 1, record(b"a"), record(b"b"), record(b"c"))
+    store.close()
+    run_sql(place.path, change)
+    store = place.opened()
+    found = {entry.key: entry for entry in records(store)}
+    spoilt = found.pop(b"b")
+    assert list(found.values()) == [record(b"a"), record(b"c")]
+    assert isinstance(spoilt, SpoiltRecord)
+    assert why in spoilt.why
+    fetched = store.fetch(spoilt.kind, spoilt.tenant, [b"a", b"b", b"c"])
+    assert b"b" not in {entry.key for entry in fetched}
+
+
+def test_damaged_records_stop_the_start_and_cannot_be_fetched(place):
+    store = place.opened()
+    write(store, 1, *(record(b"%03d" % number, b"x" * 400) for number in range(200)))
+    store.close()
+    damage(place.path, 3 * 8192, place.path.stat().st_size)
+    store = place.opened()
+    with pytest.raises(StoreUnusable, match="is damaged: "):
+        records(store)
+    with pytest.raises(StoreUnavailable, match="is damaged: "):
+        store.fetch("dead", "default", [b"%03d" % number for number in range(200)])
+
+
+def test_records_are_fetched_while_a_batch_is_being_written(place):
+    store = place.opened()
+    write(store, 1, record(b"a"))
+    connection = connection_of(store)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("DELETE FROM record")
+    assert list(store.fetch("dead", "default", [b"a"])) == [record(b"a")]
+    connection.execute("ROLLBACK")
+
+
+def test_tables_of_an_earlier_version_stop_the_start_with_the_next_step(place):
+    place.opened().close()
+    run_sql(place.path, "PRAGMA user_version = 1")
+    assert "has tables of version 1, from an earlier trigear" in refusal(place)
+    assert "run 'trigear store migrate'" in refusal(place)
 
 
 # Not written

@@ -173,7 +173,9 @@ class Broker(Assignments):
         if limit and function.total + function.pending >= limit:
             raise QueueFull
         handle = self._mint(tenant.name, name, unique)
-        job = Job(function, handle, unique, key, workload, priority, background, due, reducer)
+        job = Job(
+            function, handle, unique, key, workload, priority, background, due, now.wall, reducer
+        )
         function.jobs[handle] = job
         if key is not None:
             function.uniques[key] = job
@@ -201,6 +203,7 @@ class Broker(Assignments):
         *,
         sequence: int,
         due: float = 0.0,
+        submitted: float = 0.0,
         losses: int = 0,
         reducer: bytes = b"",
     ) -> Job | None:
@@ -218,7 +221,7 @@ class Broker(Assignments):
         key = key_of(unique, workload) if unique else None
         if key in function.uniques:
             key = None
-        job = Job(function, handle, unique, key, workload, priority, True, due, reducer)
+        job = Job(function, handle, unique, key, workload, priority, True, due, submitted, reducer)
         job.seq = job.record = sequence
         job.losses = losses
         function.jobs[handle] = job

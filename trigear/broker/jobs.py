@@ -36,8 +36,9 @@ class Job:
 
     ``key`` is what submissions coalesce on (None: this job attracts none). ``waiters`` has one
     entry per foreground submission, so that each gets its own terminal packet. ``seq`` orders the
-    queue; a job that is queued again draws a new one. ``losses`` counts ended attempts. ``gate``
-    lists the submissions whose reply waits for the commit of this job's record.
+    queue; a job that is queued again draws a new one. ``due`` (not before) and ``submitted`` are
+    times of the wall clock, 0 for at once and for unknown. ``losses`` counts ended attempts.
+    ``gate`` lists the submissions whose reply waits for the commit of this job's record.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Job:
         "reducer",
         "seq",
         "state",
+        "submitted",
         "timer",
         "unique",
         "waiters",
@@ -73,6 +75,7 @@ class Job:
         priority: int,
         background: bool,
         due: float,
+        submitted: float,
         reducer: bytes,
     ) -> None:
         self.function = function
@@ -83,6 +86,7 @@ class Job:
         self.priority = priority
         self.background = background
         self.due = due
+        self.submitted = submitted
         self.reducer = reducer
         self.state = PENDING
         self.seq = 0

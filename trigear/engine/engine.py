@@ -24,6 +24,7 @@ from trigear.broker.timers import Timers
 from trigear.engine.admin import shown
 from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
 from trigear.engine.gate import Commit, Gate
+from trigear.engine.records import Kinds
 from trigear.engine.restore import restore
 from trigear.engine.session import Session
 from trigear.errors import StoreError, TrigearInternalError
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
     from trigear.broker.jobs import Job
     from trigear.broker.peers import Peer
+    from trigear.engine.gate import Pending, Together
     from trigear.protocol.server import ServerConnection
-    from trigear.stores.base import Row
+    from trigear.stores.base import Line, Record, Row, SpoiltRecord
 
 log: Final = logging.getLogger("trigear.engine")
 
@@ -99,6 +101,8 @@ class Engine:
         )
         if self._gate is not None:
             self._gate.serve(self.broker)
+        self.kinds = Kinds()
+        """Of records that the store keeps besides jobs."""
         self._sessions: dict[int, Session] = {}
         self._nobody = Session(self, 0, "-")
         self._created_head = (0, b"")
@@ -316,10 +320,23 @@ class Engine:
                 )
         return jobs
 
+    def restore_records(self, records: Iterable[Record | SpoiltRecord], now: Now) -> None:
+        """Put records back that the store held, kind by kind, before the jobs."""
+        self.now = now
+        self._spoilt += self.kinds.restore(records, now)
+
     @property
     def spoilt(self) -> int:
-        """How many rows of the store could not be restored."""
+        """How many rows and records of the store could not be restored."""
         return self._spoilt
+
+    def record(self, tenant: str, line: Line | Together, who: Pending | None = None) -> None:
+        """Have a line written that is about no job in the queue; ``who`` is told of the outcome,
+        at once if nothing is kept by this server."""
+        if self._gate is not None:
+            self._gate.write(tenant, line, who)
+        elif who is not None:
+            who.stored(self.now)
 
     @property
     def refuses_durable(self) -> bool:

@@ -20,14 +20,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from trigear.broker.jobs import Job
 from trigear.errors import StoreError, StoreFenced, StoreUnavailable, StoreUnknown
-from trigear.stores.base import Batch, Forget, Keep, Line, Losses
+from trigear.stores.base import Batch, Forget, Keep, Line, Losses, Record
 
 if TYPE_CHECKING:
     from trigear.broker.broker import Broker
-    from trigear.broker.jobs import Job
     from trigear.model import Now
 
 BATCH_LINES: Final = 4096
@@ -47,6 +47,25 @@ class Commit:
     batch: Batch
 
 
+class Pending(Protocol):
+    """Who has to know what became of a line that is about no job in the queue."""
+
+    def stored(self, now: Now) -> None:
+        """The line is written."""
+
+    def not_stored(self, now: Now) -> None:
+        """It was not written, and is known not to be."""
+
+
+class Together(NamedTuple):
+    """Lines that are written in one transaction or not at all."""
+
+    lines: tuple[Line, ...]
+
+
+_Entry = tuple[Line | Together, Job | Pending | None]
+
+
 class Gate:
     """Lines on their way to the store; the broker's keeper."""
 
@@ -62,8 +81,8 @@ class Gate:
 
     def __init__(self) -> None:
         self._broker: Broker | None = None
-        self._queues: dict[str, deque[tuple[Line, Job | None]]] = {}
-        self._flying: tuple[Batch, list[tuple[str, Line, Job | None]]] | None = None
+        self._queues: dict[str, deque[_Entry]] = {}
+        self._flying: tuple[Batch, list[tuple[str, _Entry]]] | None = None
         self._number = 0
         self._deadline = float("inf")
         self.stalled = False
@@ -79,36 +98,27 @@ class Gate:
         return self._flying is None and not self._queues
 
     def keep(self, job: Job) -> None:
-        function = job.function
-        line = Keep(
-            partition=function.partition.number,
-            sequence=job.record,
-            tenant=function.tenant.name,
-            function=function.name,
-            unique=job.unique,
-            handle=job.handle,
-            priority=job.priority,
-            due=job.due,
-            losses=job.losses,
-            reducer=job.reducer,
-            workload=job.workload,
-        )
-        self._add(function.tenant.name, line, job)
+        self.write(job.function.tenant.name, line_of(job), job)
 
     def lost(self, job: Job) -> None:
         function = job.function
-        line = Losses(function.partition.number, job.record, job.losses)
-        self._add(function.tenant.name, line, None)
+        line = Losses(function.partition.number, job.record, job.losses, job.due)
+        self.write(function.tenant.name, line, None)
 
     def forget(self, job: Job) -> None:
         function = job.function
-        self._add(function.tenant.name, Forget(function.partition.number, job.record), None)
+        self.write(function.tenant.name, Forget(function.partition.number, job.record), None)
 
-    def _add(self, tenant: str, line: Line, job: Job | None) -> None:
+    def write(self, tenant: str, line: Line | Together, who: Job | Pending | None) -> None:
+        """Have the line written in one of the next batches, behind the tenant's earlier ones.
+
+        ``who`` is told of the outcome; without, a line that was not written is tried again until
+        it is.
+        """
         queue = self._queues.get(tenant)
         if queue is None:
             queue = self._queues[tenant] = deque()
-        queue.append((line, job))
+        queue.append((line, who))
 
     @property
     def has_commit(self) -> bool:
@@ -119,23 +129,33 @@ class Gate:
         """The next batch, if there are lines for one and the store has answered the last."""
         if not self.has_commit:
             return None
-        taken: list[tuple[str, Line, Job | None]] = []
+        taken: list[tuple[str, _Entry]] = []
+        lines: list[Line] = []
         size = 0
         queues = self._queues
-        while queues and len(taken) < BATCH_LINES:
+        while queues and len(lines) < BATCH_LINES:
             tenant, queue = next(iter(queues.items()))
-            line, job = queue[0]
-            size += _LINE_BYTES + (len(line.workload) if isinstance(line, Keep) else 0)
+            entry = queue[0]
+            line = entry[0]
+            # The line of nearly every entry, without a call.
+            if line.__class__ is Keep:
+                size += _LINE_BYTES + len(line.workload)
+            else:
+                size += _size_of(line)
             if size > BATCH_BYTES and taken:
                 break
-            taken.append((tenant, line, job))
+            taken.append((tenant, entry))
+            if isinstance(line, Together):
+                lines.extend(line.lines)
+            else:
+                lines.append(line)
             # Move the tenant whose turn it was to the end.
             queue.popleft()
             del queues[tenant]
             if queue:
                 queues[tenant] = queue
         self._number += 1
-        batch = Batch(self._number, tuple(line for _, line, _ in taken))
+        batch = Batch(self._number, tuple(lines))
         self._flying = batch, taken
         self._deadline = now.monotonic + STALL_SECONDS
         return Commit(batch)
@@ -157,18 +177,22 @@ class Gate:
         self._deadline = float("inf")
         self.stalled = False
         if error is None:
-            for _, _, job in taken:
-                if job is not None:
-                    self._broker.stored(job, now)
+            for _, (_, who) in taken:
+                if isinstance(who, Job):
+                    self._broker.stored(who, now)
+                elif who is not None:
+                    who.stored(now)
         else:
             assert isinstance(error, StoreUnavailable)
             # First what answers nobody goes back to the front, then refusals may add lines behind.
-            for tenant, line, job in reversed(taken):
-                if job is None:
-                    self._queues.setdefault(tenant, deque()).appendleft((line, None))
-            for _, _, job in taken:
-                if job is not None:
-                    self._broker.not_stored(job)
+            for tenant, entry in reversed(taken):
+                if entry[1] is None:
+                    self._queues.setdefault(tenant, deque()).appendleft(entry)
+            for _, (_, who) in taken:
+                if isinstance(who, Job):
+                    self._broker.not_stored(who)
+                elif who is not None:
+                    who.not_stored(now)
 
     def next_deadline(self) -> float:
         """When the store counts as stalled."""
@@ -177,3 +201,33 @@ class Gate:
     def tick(self, now: Now) -> None:
         if self._flying is not None and now.monotonic >= self._deadline:
             self.stalled = True
+
+
+def line_of(job: Job) -> Keep:
+    """What is written down of a job."""
+    function = job.function
+    return Keep(
+        partition=function.partition.number,
+        sequence=job.record,
+        tenant=function.tenant.name,
+        function=function.name,
+        unique=job.unique,
+        handle=job.handle,
+        priority=job.priority,
+        due=job.due,
+        submitted=job.submitted,
+        losses=job.losses,
+        reducer=job.reducer,
+        workload=job.workload,
+    )
+
+
+def _size_of(line: Line | Together) -> int:
+    """About how many bytes the line adds to its batch."""
+    if isinstance(line, Keep):
+        return _LINE_BYTES + len(line.workload)
+    if isinstance(line, Record):
+        return _LINE_BYTES + len(line.about) + len(line.data)
+    if isinstance(line, Together):
+        return sum(map(_size_of, line.lines))
+    return _LINE_BYTES

@@ -44,6 +44,7 @@ def restore(broker: Broker, row: Row, now: Now) -> str | None:
         now,
         sequence=row.sequence,
         due=row.due,
+        submitted=row.submitted,
         losses=row.losses,
         reducer=row.reducer,
     )
@@ -56,6 +57,8 @@ def _fault_of(row: Keep) -> str | None:
         return f"priority {row.priority} does not exist"
     if not math.isfinite(row.due):
         return f"due at {row.due}"
+    if not math.isfinite(row.submitted):
+        return f"submitted at {row.submitted}"
     if row.losses < 0:
         return f"{row.losses} lost attempts"
     if row.sequence <= 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from trigear.engine.engine import Engine
+    from trigear.engine.records import Kind
     from trigear.stores.base import Owner, Store, Tenure
 
 log: Final = logging.getLogger("trigear.store")
@@ -56,22 +58,24 @@ async def opened(
 async def load(
     store: Store, engine: Engine, limiter: trio.CapacityLimiter, *, own_process: bool
 ) -> int:
-    """Give the engine every job that the store holds, a page at a time.
+    """Give the engine every record and every job that the store holds, a page at a time.
 
     ``own_process`` says whether garbage collection is this server's own affair: what is loaded
     stays and is never looked at again.
 
     Returns:
-        How many there were.
+        How many jobs there were.
 
     Raises:
         StoreUnusable: they cannot be read.
     """
     if own_process:
         gc.disable()
+    start = said = trio.current_time()
+    for kind in engine.kinds:
+        await _load_records(store, engine, kind, limiter)
     jobs = 0
     after = None
-    start = said = trio.current_time()
     while True:
         rows = await trio.to_thread.run_sync(store.scan, after, PAGE, limiter=limiter)
         jobs += engine.restore(rows, now())
@@ -90,8 +94,22 @@ async def load(
             "%s",
             counted(
                 engine.spoilt,
-                "row of the store is no job; it stays there",
-                "rows of the store are no jobs; they stay there",
+                "row of the store makes no sense; it stays there",
+                "rows of the store make no sense; they stay there",
             ),
         )
     return jobs
+
+
+async def _load_records(
+    store: Store, engine: Engine, kind: Kind, limiter: trio.CapacityLimiter
+) -> None:
+    after = None
+    while True:
+        scan = partial(store.records, kind.name, after, PAGE, data=kind.data)
+        records = await trio.to_thread.run_sync(scan, limiter=limiter)
+        engine.restore_records(records, now())
+        if len(records) < PAGE:
+            return
+        last = records[-1]
+        after = last.tenant, last.key, last.partition

@@ -5,6 +5,10 @@ keyed by (partition, sequence), so that writing a batch twice leaves what writin
 The rows carry everything a later reader needs to know them by: tenant, function, unique, handle,
 the version of their layout, and the number of the batch that wrote them.
 
+Jobs have a table made for them. Everything else that is to be remembered, and of which there is
+less (dead letters, schedules, settings made by command, results), is a *record*: a kind, a key,
+some JSON about it, and data that nobody looks into.
+
 Whoever opens a store gets a *term*, a number that grows with every opening. The order of jobs and
 their handles are made from it, so that neither is ever given twice, whatever the last owner had no
 time to write down. It is the fence, too: a batch is written only while its writer's term is the
@@ -14,7 +18,7 @@ one in the store.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +33,7 @@ class Keep(NamedTuple):
     """Write this job down, or replace what was written under the same (partition, sequence).
 
     A tuple, in the order of a row: one is made for every background job. ``due`` is in seconds
-    since 1970, 0 for at once.
+    since 1970, 0 for at once; ``submitted`` as well, 0 for unknown.
     """
 
     partition: int
@@ -40,6 +44,7 @@ class Keep(NamedTuple):
     handle: bytes
     priority: int
     due: float
+    submitted: float
     losses: int
     reducer: bytes
     workload: bytes
@@ -47,11 +52,13 @@ class Keep(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The job under this key has lost so many attempts by now; nothing happens if there is none."""
+    """The job under this key has lost so many attempts by now, and is not to run before ``due``;
+    nothing happens if there is none."""
 
     partition: int
     sequence: int
     losses: int
+    due: float
 
 
 class Forget(NamedTuple):
@@ -61,7 +68,35 @@ class Forget(NamedTuple):
     sequence: int
 
 
-Line = Keep | Losses | Forget
+class Record(NamedTuple):
+    """Write this record down, or replace what was written under the same key.
+
+    The key is (kind, tenant, key, partition). ``about`` is a JSON object, ``data`` is anything.
+    ``expires`` says (in seconds since 1970, 0 for never) when nobody needs it any more; whoever
+    wrote it erases it.
+    """
+
+    kind: str
+    tenant: str
+    key: bytes
+    partition: int
+    function: bytes
+    about: str
+    data: bytes
+    expires: float
+    version: int = RECORD_VERSION
+
+
+class Erase(NamedTuple):
+    """Erase the record under this key; nothing happens if there is none."""
+
+    kind: str
+    tenant: str
+    key: bytes
+    partition: int
+
+
+Line = Keep | Losses | Forget | Record | Erase
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +117,17 @@ class Spoilt:
 
 
 Row = Keep | Spoilt
+
+
+@dataclass(frozen=True, slots=True)
+class SpoiltRecord:
+    """As :class:`Spoilt`, for a record."""
+
+    kind: str
+    tenant: str
+    key: bytes
+    partition: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +155,52 @@ class Tenure:
     key: bytes
 
 
+class Effect(NamedTuple):
+    """What is left to do of a batch if each line takes back what earlier ones did."""
+
+    kept: Sequence[Keep]
+    losses: Sequence[Losses]
+    gone: Sequence[tuple[int, int]]
+    records: Sequence[Record]
+    erased: Sequence[Erase]
+
+
+def effect_of(batch: Batch) -> Effect:
+    """What a store has to do for a batch. Of jobs kept twice in a row both are there, the later
+    one last."""
+    if {*map(type, batch.lines)} == {Keep}:
+        return Effect(cast("Sequence[Keep]", batch.lines), (), (), (), ())
+    kept: dict[tuple[int, int], Keep] = {}
+    losses: dict[tuple[int, int], Losses] = {}
+    gone: dict[tuple[int, int], None] = {}
+    records: dict[Erase, Record] = {}
+    erased: dict[Erase, None] = {}
+    for line in batch.lines:
+        if isinstance(line, Record):
+            place = Erase(line.kind, line.tenant, line.key, line.partition)
+            records[place] = line
+            erased.pop(place, None)
+            continue
+        if isinstance(line, Erase):
+            records.pop(line, None)
+            erased[line] = None
+            continue
+        key = line.partition, line.sequence
+        if isinstance(line, Keep):
+            kept[key] = line
+            losses.pop(key, None)
+            gone.pop(key, None)
+        elif isinstance(line, Forget):
+            kept.pop(key, None)
+            losses.pop(key, None)
+            gone[key] = None
+        else:
+            losses[key] = line
+    return Effect(
+        list(kept.values()), list(losses.values()), list(gone), list(records.values()), list(erased)
+    )
+
+
 class Store(Protocol):
     """A durable store as the server uses it; called from one thread at a time, not always the
     same."""
@@ -133,6 +225,30 @@ class Store(Protocol):
 
         Raises:
             StoreUnusable: they cannot be read.
+        """
+
+    def records(
+        self, kind: str, after: tuple[str, bytes, int] | None, limit: int, *, data: bool = True
+    ) -> Sequence[Record | SpoiltRecord]:
+        """The next records of a kind behind this (tenant, key, partition), in that order.
+
+        Args:
+            kind: which.
+            after: the key of the last record of the page before; None for the first page.
+            limit: most records to return. Less than that means that these are the last ones.
+            data: whether their data is wanted; without, it is empty.
+
+        Raises:
+            StoreUnusable: they cannot be read.
+        """
+
+    def fetch(self, kind: str, tenant: str, keys: Sequence[bytes]) -> Sequence[Record]:
+        """The records of these keys, as far as there are any, in no order; spoilt ones are left
+        out. May be called from a second thread while another one is at :meth:`commit`, and sees
+        what was committed before the call.
+
+        Raises:
+            StoreUnavailable: they cannot be read now.
         """
 
     def commit(self, batch: Batch) -> None:

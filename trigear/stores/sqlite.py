@@ -24,8 +24,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from trigear.errors import (
@@ -39,12 +40,13 @@ from trigear.model import counted
 from trigear.stores.base import (
     KEY_BYTES,
     RECORD_VERSION,
-    Forget,
     Keep,
-    Losses,
+    Record,
     Row,
     Spoilt,
+    SpoiltRecord,
     Tenure,
+    effect_of,
 )
 from trigear.stores.lock import LockFile
 
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x54524947
 """Stands in the head of the file, so that `file` and we know whose it is."""
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Version of the tables; in the head of the file, too (``user_version``)."""
 
 SYNCHRONOUS: Final = "FULL"
@@ -85,6 +87,7 @@ CREATE TABLE job (
     handle BLOB NOT NULL,
     priority INTEGER NOT NULL,
     due REAL NOT NULL,
+    submitted REAL NOT NULL,
     losses INTEGER NOT NULL,
     reducer BLOB NOT NULL,
     workload BLOB NOT NULL,
@@ -93,16 +96,33 @@ CREATE TABLE job (
     term INTEGER NOT NULL,
     PRIMARY KEY (partition, sequence)
 ) WITHOUT ROWID;
+CREATE TABLE record (
+    kind TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    key BLOB NOT NULL,
+    partition INTEGER NOT NULL,
+    function BLOB NOT NULL,
+    about TEXT NOT NULL,
+    data BLOB NOT NULL,
+    expires REAL NOT NULL,
+    version INTEGER NOT NULL,
+    batch INTEGER NOT NULL,
+    term INTEGER NOT NULL,
+    PRIMARY KEY (kind, tenant, key, partition)
+) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA};
 """
 
 _COLUMNS: Final = (
-    "partition, sequence, tenant, function, uniq, handle, priority, due, losses, reducer,"
-    " workload, version"
+    "partition, sequence, tenant, function, uniq, handle, priority, due, submitted, losses,"
+    " reducer, workload, version"
 )
-_TYPES: Final = (int, int, str, bytes, bytes, bytes, int, float, int, bytes, bytes, int)
+_TYPES: Final = (int, int, str, bytes, bytes, bytes, int, float, float, int, bytes, bytes, int)
 _ROW: Final = f"(?1, ?2, {', '.join('?' * len(_TYPES))})"
+
+_RECORD_COLUMNS: Final = "kind, tenant, key, partition, function, about, data, expires, version"
+_RECORD_TYPES: Final = (str, str, bytes, int, bytes, str, bytes, float, int)
 
 _SIZES: Final = (512, 64, 8, 1)
 """How many rows a statement may have; few sizes, so that SQLite keeps them compiled."""
@@ -151,6 +171,7 @@ class SqliteStore:
             self._lock = LockFile(f"{self.path}.lock", owner)
             _make(self.path)
             self._connection = self._connect()
+            self._note_place()
             return self._take_over(self._connection, owner)
         except StoreUnusable as error:
             self.close()
@@ -179,9 +200,12 @@ class SqliteStore:
         except sqlite3.Error:
             connection.close()
             raise
+        return connection
+
+    def _note_place(self) -> None:
+        """The connection of the owner was made just now: remember to which file."""
         status = os.stat(self.path)
         self._inode = status.st_dev, status.st_ino
-        return connection
 
     _extra = ""
     """More of SQLite's parameters for opening a file."""
@@ -239,6 +263,11 @@ class SqliteStore:
                 raise StoreUnusable("is a database of another program; name another file")
             return False
         (schema,) = connection.execute("PRAGMA user_version").fetchone()
+        if schema < SCHEMA:
+            raise StoreUnusable(
+                f"has tables of version {schema}, from an earlier trigear; this one needs version"
+                f" {SCHEMA}: run 'trigear store migrate', which makes a backup first"
+            )
         if schema > SCHEMA:
             raise StoreUnusable(
                 f"trigear {_writer(connection)} has written it with tables of version {schema};"
@@ -260,6 +289,42 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise StoreUnusable(f"store {self.path}: {_reason(error)}") from error
         return [_read(row) for row in found]
+
+    def records(
+        self, kind: str, after: tuple[str, bytes, int] | None, limit: int, *, data: bool = True
+    ) -> Sequence[Record | SpoiltRecord]:
+        connection = self._connection
+        assert connection is not None, "records comes after open"
+        behind = "" if after is None else " AND (tenant, key, partition) > (?, ?, ?)"
+        columns = _RECORD_COLUMNS if data else _RECORD_COLUMNS.replace("data", "x''")
+        try:
+            found = connection.execute(
+                f"SELECT {columns} FROM record WHERE kind = ?{behind}"  # noqa: S608
+                " ORDER BY tenant, key, partition LIMIT ?",
+                (kind, *(after or ()), limit),
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise StoreUnusable(f"store {self.path}: {_reason(error)}") from error
+        return [_read_record(row) for row in found]
+
+    def fetch(self, kind: str, tenant: str, keys: Sequence[bytes]) -> Sequence[Record]:
+        # A connection of its own: the other one may be in the middle of a batch.
+        try:
+            self._check_place()
+            with contextlib.closing(self._connect()) as connection:
+                found = [
+                    row
+                    for portion in _portions(keys)
+                    for row in connection.execute(
+                        f"SELECT {_RECORD_COLUMNS} FROM record WHERE kind = ? AND tenant = ?"  # noqa: S608
+                        f" AND key IN ({', '.join('?' * len(portion))})",
+                        (kind, tenant, *portion),
+                    )
+                ]
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"store {self.path}: {_reason(error)}") from error
+        read = map(_read_record, found)
+        return [record for record in read if isinstance(record, Record)]
 
     # Writing
 
@@ -308,7 +373,7 @@ class SqliteStore:
         return False
 
     def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        kept, losses, gone = _outcome(batch)
+        kept, losses, gone, records, erased = effect_of(batch)
         mark = (batch.number, self._term)
         for rows in _portions(kept):
             connection.execute(
@@ -318,8 +383,8 @@ class SqliteStore:
             )
         for line in losses:
             connection.execute(
-                "UPDATE job SET losses = ? WHERE partition = ? AND sequence = ?",
-                (line.losses, line.partition, line.sequence),
+                "UPDATE job SET losses = ?, due = ? WHERE partition = ? AND sequence = ?",
+                (line.losses, line.due, line.partition, line.sequence),
             )
         partitions: dict[int, list[int]] = {}
         for partition, sequence in gone:
@@ -332,6 +397,17 @@ class SqliteStore:
                     f" ({', '.join('?' * len(portion))})",
                     (partition, *portion),
                 )
+        for record in records:
+            connection.execute(
+                f"INSERT OR REPLACE INTO record (batch, term, {_RECORD_COLUMNS})"  # noqa: S608
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*mark, *record),
+            )
+        for key in erased:
+            connection.execute(
+                "DELETE FROM record WHERE kind = ? AND tenant = ? AND key = ? AND partition = ?",
+                key,
+            )
 
     def _failed(self, connection: sqlite3.Connection, error: sqlite3.Error) -> StoreError:
         """What a commit raises that met this error."""
@@ -361,6 +437,7 @@ class SqliteStore:
         try:
             self._check_place()
             self._connection = connection = self._connect()
+            self._note_place()
             # A sync that failed once may succeed the next time without having written. So all of
             # the log is written once more, to the main file, and that is synced.
             (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -410,33 +487,6 @@ def _sync_folder(path: str) -> None:
         os.close(folder)
 
 
-def _outcome(
-    batch: Batch,
-) -> tuple[list[Keep], list[Losses], list[tuple[int, int]]]:
-    """What is left to do of a batch's lines if each takes back what earlier ones did.
-
-    Of two lines that keep the same job SQLite itself writes the later one last.
-    """
-    if {*map(type, batch.lines)} == {Keep}:
-        return cast("list[Keep]", list(batch.lines)), [], []
-    kept: dict[tuple[int, int], Keep] = {}
-    losses: dict[tuple[int, int], Losses] = {}
-    gone: dict[tuple[int, int], None] = {}
-    for line in batch.lines:
-        key = line.partition, line.sequence
-        if isinstance(line, Keep):
-            kept[key] = line
-            losses.pop(key, None)
-            gone.pop(key, None)
-        elif isinstance(line, Forget):
-            kept.pop(key, None)
-            losses.pop(key, None)
-            gone[key] = None
-        else:
-            losses[key] = line
-    return list(kept.values()), list(losses.values()), list(gone)
-
-
 def _portions(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """The items in slices that have the length of one of ``_SIZES``."""
     start = 0
@@ -457,6 +507,21 @@ def _read(row: tuple[Any, ...]) -> Row:
     if row[-1] != RECORD_VERSION:
         return Spoilt(row[0], row[1], f"layout {row[-1]}, of which this version knows nothing")
     return Keep(*row)
+
+
+def _read_record(row: tuple[Any, ...]) -> Record | SpoiltRecord:
+    found = _types(row)
+    kind, tenant, key, partition = row[:4]
+    spoilt = partial(SpoiltRecord, kind, tenant, key, partition)
+    if found != _RECORD_TYPES:
+        names = _RECORD_COLUMNS.split(", ")
+        wrong = [name for name, a, b in zip(names, found, _RECORD_TYPES, strict=True) if a is not b]
+        return spoilt(f"{', '.join(wrong)}: not of the kind that belongs there")
+    if not row[1].isprintable():
+        return spoilt("tenant: not a name")
+    if row[-1] != RECORD_VERSION:
+        return spoilt(f"layout {row[-1]}, of which this version knows nothing")
+    return Record(*row)
 
 
 def _types(row: Iterable[object]) -> tuple[type, ...]:
