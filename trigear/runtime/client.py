@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -57,8 +58,9 @@ class Client:
     Any number of tasks may use it at once.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, wall: Callable[[], float] = time.time) -> None:
         self._pool = pool
+        self._wall = wall
 
     # Jobs
 
@@ -192,7 +194,7 @@ class Client:
         unique to be sure.
         """
         order = Order.of(function, workload, unique, priority, resubmit=resubmit)
-        epoch = epoch_of(at, delay)
+        epoch = epoch_of(at, delay, self._wall)
         if epoch is not None and order.priority is not Priority.NORMAL:
             raise LocalProtocolError("a job with a time of its own always has normal priority")
         while True:
@@ -413,8 +415,10 @@ async def connect_to(
     client_id: str | None = None,
     patience: float = PATIENCE,
     rng: random.Random | None = None,
+    wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[Client]:
-    """As :func:`connect`, where it is up to you how to get to each server."""
+    """As :func:`connect`, where it is up to you how to get to each server, and what time it is:
+    ``wall`` tells the seconds since 1970."""
     if math.isnan(patience) or patience < 0:
         raise ValueError(f"patience={patience}: a number of seconds is needed")
     greet = partial(greeting, None if client_id is None else as_name(client_id))
@@ -424,7 +428,7 @@ async def connect_to(
     async with hidden_nursery() as nursery:
         try:
             await pool.begin(nursery)
-            yield Client(pool)
+            yield Client(pool, wall)
         finally:
             pool.close()
 

@@ -13,6 +13,7 @@ from trigear.errors import ConnectionLost, LocalProtocolError
 from trigear.model import Priority, printable, public
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
 AnyPriority = Priority | Literal["high", "normal", "low"]
@@ -84,7 +85,9 @@ def again(failure: ConnectionLost) -> ConnectionLost:
     return copy
 
 
-def epoch_of(at: datetime | float | None, delay: float | None) -> int | None:
+def epoch_of(
+    at: datetime | float | None, delay: float | None, wall: Callable[[], float] = time.time
+) -> int | None:
     """A time as whole seconds since 1970, rounded up so that nothing begins early.
 
     Raises:
@@ -99,7 +102,7 @@ def epoch_of(at: datetime | float | None, delay: float | None) -> int | None:
     if delay is not None:
         if not delay >= 0:
             raise LocalProtocolError(f"delay={delay!r}: a number of seconds from now is needed")
-        at = time.time() + delay
+        at = wall() + delay
     if at is None:
         return None
     if not 0 <= at < 2**63:
