@@ -7,10 +7,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-import trio
-
 from trigear.engine.config import ServerConfig
-from trigear.runtime.server import open_server
+from trigear.testing import open_server_in_thread
 from trigear.wire import packets
 from trigear.wire.codec import request
 
@@ -35,44 +33,8 @@ def open_link(address: str) -> socket.socket:
 @contextlib.contextmanager
 def server_in_thread(*listen: str) -> Iterator[tuple[str, ...]]:
     """Serve at these addresses while the body runs; yields where."""
-    addresses: tuple[str, ...] = ()
-    stop: Callable[[], None] | None = None
-    failure: BaseException | None = None
-    up = threading.Event()
-
-    async def serve() -> None:
-        nonlocal addresses, stop
-        config = ServerConfig(listen=listen or ("127.0.0.1",), port=0)
-        async with open_server(config) as server:
-            addresses = server.addresses
-            over = trio.Event()
-            token = trio.lowlevel.current_trio_token()
-            stop = lambda: trio.from_thread.run_sync(over.set, trio_token=token)  # noqa: E731
-            up.set()
-            await over.wait()
-
-    def run() -> None:
-        nonlocal failure
-        try:
-            trio.run(serve)
-        except BaseException as error:
-            failure = error
-        finally:
-            up.set()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert up.wait(PATIENCE)
-    if stop is None:
-        thread.join()
-        raise AssertionError("no server") from failure
-    try:
-        yield addresses
-    finally:
-        stop()
-        thread.join(PATIENCE)
-        if failure is not None:
-            raise failure
+    with open_server_in_thread(ServerConfig(listen=listen or ("127.0.0.1",), port=0)) as server:
+        yield server.addresses
 
 
 class Held:

@@ -13,7 +13,7 @@ from tests.docs_code import Block, blocks_of, commands_in, matches
 
 ROOT = Path(__file__).parent.parent
 
-PAGES = ("tutorial", "client", "worker", "exceptions", "blocking", "commandline")
+PAGES = ("tutorial", "client", "worker", "exceptions", "blocking", "commandline", "testing")
 """The pages whose blocks are run. :mod:`tests.docs_code` says how a page is written for that."""
 
 

@@ -114,7 +114,7 @@ async def test_wrong_answers_are_counted(
         open_client(network.stream()) as client,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(liar.run, network.connect)
+        await nursery.start(liar.run, network.open)
         demo = Demo(client, Lines(), documents=3, folder=tmp_path)
         await demo.run()
         nursery.cancel_scope.cancel()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.wire.recording import EVERY_PACKET, decode
 from trigear.testing.clock import SettableClock
-from trigear.testing.memory import MemoryPeer, MemoryServer
+from trigear.testing.memory import MemoryEngine, MemoryPeer
 from trigear.wire.codec import RES, request
 from trigear.wire.packets import name_of
 
@@ -91,7 +91,7 @@ class Caller:
         self.peer.hang_up()
 
 
-class World(MemoryServer):
+class World(MemoryEngine):
     """The server, its clock, and who is connected to it."""
 
     def __init__(self, config: EngineConfig | None = None) -> None:

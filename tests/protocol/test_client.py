@@ -21,7 +21,7 @@ from trigear.protocol.events import (
     Warning,
 )
 from trigear.testing.clock import SettableClock
-from trigear.testing.memory import MemoryPeer, MemoryServer
+from trigear.testing.memory import MemoryEngine, MemoryPeer
 from trigear.wire.codec import request, response
 from trigear.wire.packets import (
     CAN_DO,
@@ -390,7 +390,7 @@ def test_whoever_stays_hears_everything_once(
     leaver: int, heard_before: bool, in_flight: bool
 ) -> None:
     """Three submissions of one job on one connection, one is detached, against the engine."""
-    server = MemoryServer(SettableClock())
+    server = MemoryEngine(SettableClock())
     near, worker = server.connect(), server.connect()
     worker.send(request(CAN_DO, b"f"))
     client = extended()

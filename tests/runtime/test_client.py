@@ -515,7 +515,7 @@ async def test_every_call_is_a_checkpoint(call: str) -> None:
         open_client(network.stream()) as client,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(worker.run, network.connect)
+        await nursery.start(worker.run, network.open)
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "submit": lambda: client.submit("f", b""),
             "submit_background": lambda: client.submit_background("f", b""),
@@ -540,7 +540,7 @@ async def test_jobs_with_one_unique_run_once() -> None:
         calls = [Call(nursery, lambda: client.submit("f", b"w", unique="-")) for _ in range(3)]
         await trio.testing.wait_all_tasks_blocked()
         assert await client.admin("status") == ["f\t1\t0\t0"]
-        worker = network.server.connect()
+        worker = network.core.connect()
         worker.send(request(CAN_DO, b"f") + request(GRAB_JOB_UNIQ))
         handle = worker.take()[12:].partition(b"\0")[0]
         worker.send(request(WORK_COMPLETE, handle, b"once"))

@@ -93,14 +93,9 @@ class Engine:
 @asynccontextmanager
 async def engine() -> AsyncIterator[Engine]:
     async with open_memory_server(EngineConfig()) as network:
-
-        async def stream() -> trio.abc.Stream:
-            await trio.lowlevel.checkpoint()
-            return network.stream()
-
-        place = [Place("memory", stream)]
+        place = [Place("memory", network.open)]
         async with connect_to(place) as client, connect_to(place) as watching:
-            worker = network.server.connect()
+            worker = network.core.connect()
             worker.send(request(CAN_DO, b"f"))
             yield Engine(client, watching, worker)
 

@@ -18,7 +18,7 @@ from trigear.protocol.events import Data, Status
 from trigear.runtime.client import connect_to, open_client
 from trigear.runtime.pool import Place
 from trigear.runtime.waiting import UNREAD_LIMIT
-from trigear.testing.memory import MemoryNetwork, open_memory_server
+from trigear.testing.memory import MemoryServer, open_memory_server
 from trigear.wire.codec import response
 from trigear.wire.packets import (
     ECHO_RES,
@@ -328,12 +328,8 @@ async def test_a_background_job_is_never_detached(autojump_clock: MockClock) -> 
         nursery.cancel_scope.cancel()
 
 
-def place_at(network: MemoryNetwork) -> Place:
-    async def stream() -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
-        return network.stream()
-
-    return Place("memory", stream)
+def place_at(network: MemoryServer) -> Place:
+    return Place("memory", network.open)
 
 
 @pytest.mark.parametrize("way_out", ["submit cancelled", "job left", "client left"])

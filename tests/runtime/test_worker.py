@@ -534,7 +534,7 @@ async def test_client_and_worker_meet_at_the_engine() -> None:
         async with trio.open_nursery() as jobs:
             jobs.start_soon(submit, b"before the worker")
             await trio.testing.wait_all_tasks_blocked()
-            await nursery.start(worker.run, network.connect)
+            await nursery.start(worker.run, network.open)
             for number in range(20):
                 jobs.start_soon(submit, b"job %d" % number)
         assert results == {workload: workload[::-1] for workload in results}
@@ -570,12 +570,12 @@ async def test_a_job_whose_worker_is_cancelled_is_run_by_another() -> None:
 
         async def run_first() -> None:
             with first:
-                await named("first").run(network.connect)
+                await named("first").run(network.open)
 
         async def swap() -> None:
             await trio.testing.wait_all_tasks_blocked()
             first.cancel()
-            await named("second").run(network.connect)
+            await named("second").run(network.open)
 
         nursery.start_soon(run_first)
         nursery.start_soon(swap)
@@ -606,11 +606,11 @@ async def test_a_job_over_its_timeout_is_run_by_another(
         open_client(network.stream()) as client,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(slow.run, network.connect)
+        await nursery.start(slow.run, network.open)
 
         async def join_later() -> None:
             await trio.sleep(1)
-            await quick.run(network.connect)
+            await quick.run(network.open)
 
         nursery.start_soon(join_later)
         start = trio.current_time()

@@ -397,7 +397,7 @@ async def test_a_worker_ends_after_so_many_jobs() -> None:
         return job.workload
 
     async def work() -> None:
-        await worker.run([network.connect, network.connect], total=3)
+        await worker.run([network.open, network.open], total=3)
 
     async with open_memory_server() as network, trio.open_nursery() as nursery:
         async with open_client(network.stream()) as client:

@@ -9,7 +9,7 @@ import trio.testing
 from trigear.engine.config import EngineConfig
 from trigear.model import CloseReason
 from trigear.testing.clock import SettableClock
-from trigear.testing.memory import MemoryServer, open_memory_server
+from trigear.testing.memory import MemoryEngine, open_memory_server
 from trigear.wire.codec import request, response
 from trigear.wire.packets import (
     CAN_DO,
@@ -30,7 +30,7 @@ HANDLE = b"H:memory:%020d"
 
 
 def test_everything_has_arrived_when_send_returns() -> None:
-    server = MemoryServer(SettableClock())
+    server = MemoryEngine(SettableClock())
     client, worker = server.connect(), server.connect()
     worker.send(request(CAN_DO, b"f") + request(PRE_SLEEP))
     client.send(request(SUBMIT_JOB, b"f", b"", b"w"))
@@ -42,13 +42,13 @@ def test_everything_has_arrived_when_send_returns() -> None:
 
 
 def test_more_packets_than_one_turn_are_handled_all_the_same() -> None:
-    peer = MemoryServer(SettableClock()).connect()
+    peer = MemoryEngine(SettableClock()).connect()
     peer.send(request(ECHO_REQ, b"x") * 100)
     assert peer.take() == response(ECHO_RES, b"x") * 100
 
 
 def test_hanging_up_is_noticed_once() -> None:
-    server = MemoryServer(SettableClock(), EngineConfig(attempts=1))
+    server = MemoryEngine(SettableClock(), EngineConfig(attempts=1))
     client, worker = server.connect(), server.connect()
     client.send(request(SUBMIT_JOB, b"f", b"", b"w"))
     worker.send(request(CAN_DO, b"f") + request(GRAB_JOB))
@@ -58,7 +58,7 @@ def test_hanging_up_is_noticed_once() -> None:
 
 
 def test_a_connection_that_the_server_closes_is_closed() -> None:
-    server = MemoryServer(SettableClock())
+    server = MemoryEngine(SettableClock())
     peer = server.connect()
     peer.send(b"\0BAD" + bytes(8))
     assert peer.closed is CloseReason.BAD_MAGIC
@@ -69,7 +69,7 @@ def test_a_connection_that_the_server_closes_is_closed() -> None:
 
 def test_what_is_due_happens_at_a_tick() -> None:
     clock = SettableClock()
-    server = MemoryServer(clock)
+    server = MemoryEngine(clock)
     client, worker = server.connect(), server.connect()
     worker.send(request(CAN_DO, b"f") + request(PRE_SLEEP))
     client.send(request(SUBMIT_JOB_EPOCH, b"f", b"", b"%d" % (clock().wall + 5), b"w"))
@@ -85,12 +85,12 @@ async def test_streams_run_under_trios_clock(autojump_clock: trio.testing.MockCl
     async with open_memory_server() as network:
         client, worker = network.stream(), network.stream()
         await worker.send_all(request(CAN_DO, b"f") + request(PRE_SLEEP))
-        due = b"%d" % (network.server.clock().wall + 5)
+        due = b"%d" % (network.core.clock().wall + 5)
         start = trio.current_time()
         await client.send_all(request(SUBMIT_JOB_EPOCH, b"f", b"", due, b"w"))
         assert await worker.receive_some() == response(NOOP)
         assert trio.current_time() - start == pytest.approx(5)
-        assert network.engine.statistics().jobs == 1
+        assert network.core.engine.statistics().jobs == 1
 
 
 async def test_a_stream_ends_when_either_side_closes() -> None:
@@ -110,7 +110,7 @@ async def test_a_stream_ends_when_either_side_closes() -> None:
             await theirs.receive_some()
         with pytest.raises(trio.ClosedResourceError):
             await theirs.send_all(b"x")
-        assert network.engine.statistics().connections == 0
+        assert network.core.engine.statistics().connections == 0
 
 
 async def test_an_exception_in_the_block_leaves_bare() -> None:

@@ -52,8 +52,8 @@ import math
 import os
 import platform
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -281,14 +281,20 @@ class Worker:
             self._functions, self.max_jobs, as_name(self.name), self.heartbeat, total
         )
         try:
-            async with AsyncExitStack() as stack:
-                if self._aio is not None:
-                    await stack.enter_async_context(self._aio.open_loop())
+            async with self.handlers():
                 await _work(crew, places, task_status)
         finally:
             self._crew = None
         if crew.failure is not None:
             raise crew.failure
+
+    @asynccontextmanager
+    async def handlers(self) -> AsyncIterator[Mapping[bytes, Function]]:
+        """Its functions, which can be called while the block runs."""
+        async with AsyncExitStack() as stack:
+            if self._aio is not None:
+                await stack.enter_async_context(self._aio.open_loop())
+            yield self._functions
 
     @property
     def functions(self) -> tuple[bytes, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.engine.config import EngineConfig, OnTimeout
 from trigear.testing.clock import SettableClock
-from trigear.testing.memory import MemoryPeer, MemoryServer
+from trigear.testing.memory import MemoryEngine, MemoryPeer
 
 if TYPE_CHECKING:
     import socket
@@ -60,7 +60,7 @@ class EngineBackend:
 
     def __init__(self, settings: Mapping[str, str], *, step: int = 0) -> None:
         self._clock = SettableClock()
-        self._server = MemoryServer(self._clock, engine_config(settings))
+        self._server = MemoryEngine(self._clock, engine_config(settings))
         self._step = step
 
     def connect(self) -> Wire:

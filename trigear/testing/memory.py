@@ -2,27 +2,35 @@
 
 Two faces. A :class:`MemoryPeer` is driven synchronously, with a :class:`SettableClock`: what it
 sends is handled before :meth:`~MemoryPeer.send` returns, and every byte of that is at the peers
-then. :func:`open_memory_server` runs the same under Trio's clock, which may be a ``MockClock``, and
-hands out streams for a client or a worker.
+then. :func:`open_memory_server` runs the same under Trio's clock, which may be a ``MockClock``, for
+real clients and workers.
 """
 
 from __future__ import annotations
 
 import itertools
-from contextlib import asynccontextmanager
+import math
+import random
+import time
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 from trigear.engine.config import EngineConfig
 from trigear.engine.engine import Engine
+from trigear.errors import ConnectionLost
 from trigear.model import CloseReason, Now
+from trigear.runtime.client import PATIENCE, connect_to
 from trigear.runtime.link import hidden_nursery
+from trigear.runtime.pool import Place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from trigear.engine.session import Session
+    from trigear.runtime.client import Client
+    from trigear.runtime.worker import Worker
 
 
 def counting_mint() -> Callable[[str, bytes, bytes], bytes]:
@@ -38,7 +46,7 @@ class MemoryPeer:
     connection, or is None.
     """
 
-    def __init__(self, server: MemoryServer, session: Session) -> None:
+    def __init__(self, server: MemoryEngine, session: Session) -> None:
         self.session = session
         self.received = bytearray()
         self.closed: CloseReason | None = None
@@ -49,18 +57,24 @@ class MemoryPeer:
         """Send bytes. Returns when the server has handled them and all that followed."""
         self._server.receive(self, data)
 
-    def take(self) -> bytes:
-        """What has come since the last call."""
-        data = bytes(self.received)
-        self.received.clear()
+    def take(self, most: int | None = None) -> bytes:
+        """What has come since the last call, at most so many bytes of it."""
+        data = bytes(self.received[:most])
+        del self.received[: len(data)]
         return data
 
     def hang_up(self, reason: CloseReason = CloseReason.PEER_CLOSED) -> None:
         """Close the connection from this side."""
         self._server.lose(self, reason)
 
+    def cut(self) -> None:
+        """Let the connection break, for both sides."""
+        self.closed = self.closed or CloseReason.PEER_RESET
+        self.hang_up(CloseReason.PEER_RESET)
+        self.changed()
 
-class MemoryServer:
+
+class MemoryEngine:
     """An engine, and everything that is connected to it.
 
     Args:
@@ -103,6 +117,11 @@ class MemoryServer:
         if self._peers.pop(peer.session.number, None) is not None:
             self.engine.connection_lost(peer.session, reason, self.clock())
             self.flush()
+
+    def cut(self) -> None:
+        """Let every connection break."""
+        for peer in list(self._peers.values()):
+            peer.cut()
 
     def tick(self) -> None:
         """Do what is due by now."""
@@ -152,7 +171,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             if self._gone:
                 raise trio.ClosedResourceError
             if self._peer.received:
-                return self._peer.take()
+                return self._peer.take(max_bytes)
             if self._peer.closed is not None:
                 return b""
             await self._lot.park()
@@ -173,53 +192,131 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._lot.unpark_all()
 
 
-class MemoryNetwork:
-    """A server in memory under Trio's clock. Made by :func:`open_memory_server`."""
+class MemoryServer:
+    """A server in memory, under Trio's clock. Made by :func:`open_memory_server`."""
 
-    def __init__(self, server: MemoryServer) -> None:
-        self.server = server
+    def __init__(self, core: MemoryEngine) -> None:
+        self._core = core
+        self._reachable = True
 
     @property
-    def engine(self) -> Engine:
-        return self.server.engine
+    def core(self) -> MemoryEngine:
+        """What trigear's own tests look into."""
+        return self._core
+
+    @asynccontextmanager
+    async def connect(
+        self, *, client_id: str | None = None, patience: float = PATIENCE
+    ) -> AsyncIterator[Client]:
+        """A client, as :func:`trigear.connect` makes it; it connects again after a break.
+
+        Args:
+            client_id: what the server's list of connections calls this one; one word.
+            patience: seconds that a call waits while the server is unreachable.
+
+        Raises:
+            ConnectionLost: the server is unreachable.
+            LocalProtocolError: the client id is not one word.
+            ValueError: the patience is negative.
+
+        Cancellation: as with :func:`trigear.connect`.
+        """
+        place = Place("the server in memory", self.open)
+        async with connect_to(
+            [place],
+            client_id=client_id,
+            patience=patience,
+            rng=random.Random(0),  # noqa: S311  so that a test replays
+            wall=lambda: self._core.clock().wall,
+        ) as client:
+            yield client
+
+    @asynccontextmanager
+    async def work(self, *workers: Worker) -> AsyncIterator[None]:
+        """Let workers work here while the block runs, which begins when they can be given jobs.
+
+        Raises:
+            ValueError: a worker has no functions.
+            RuntimeError: a worker runs already.
+
+        At the end of the block, and when it is cancelled, the workers are cancelled as
+        ``Worker.run`` describes it. ``worker.drain()`` before that lets their jobs end.
+        """
+        async with hidden_nursery() as nursery:
+            for worker in workers:
+                await nursery.start(worker.run, self.open)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def open(self) -> MemoryStream:
+        """A new connection, as a stream; ``worker.run(server.open)`` works over such ones.
+
+        Raises:
+            ConnectionLost: the server is unreachable.
+        """
+        await trio.lowlevel.checkpoint()
+        if not self._reachable:
+            raise ConnectionLost("no connection to the server in memory: it is unreachable")
+        return self.stream()
 
     def stream(self) -> MemoryStream:
-        """A new connection."""
-        return MemoryStream(self.server.connect())
+        """As :meth:`open`, at once, reachable or not."""
+        return MemoryStream(self._core.connect())
 
-    async def connect(self) -> MemoryStream:
-        """A new connection, for those who take a function that opens one."""
-        await trio.lowlevel.checkpoint()
-        return self.stream()
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Let all connections break, and nobody connect while the block runs.
+
+        The server lives on, and does what it does when the network fails: foreground jobs go with
+        their clients, background jobs stay.
+        """
+        self._reachable = False
+        self._core.cut()
+        try:
+            yield
+        finally:
+            self._reachable = True
 
 
 @asynccontextmanager
-async def open_memory_server(config: EngineConfig | None = None) -> AsyncIterator[MemoryNetwork]:
-    """Run a server in memory beside the block.
+async def open_memory_server(
+    config: EngineConfig | None = None, *, wall: float | None = None
+) -> AsyncIterator[MemoryServer]:
+    """Run a server in memory beside the block: no sockets, no files, no other process.
 
-    Durations are Trio's; the wall clock starts at a fixed moment, so that a test replays.
+    It is trigear's server, without what reads from sockets. Its time is Trio's: under a
+    ``trio.testing.MockClock`` that jumps, deadlines and delays pass without anybody waiting.
+
+    Args:
+        config: how it behaves, instead of as `trigear server` does by default.
+        wall: what its wall clock shows at the beginning, in seconds since 1970; None: the time of
+            this machine, in whole seconds. From there it goes on as Trio's clock does. It decides
+            when a job begins that was submitted with ``at`` or ``delay``.
+
+    Cancellation: what was opened at the server is told, as by any other.
     """
     start = trio.current_time()
+    begin = float(math.floor(time.time()) if wall is None else wall)
 
     def clock() -> Now:
-        passed = trio.current_time() - start
-        return Now(start + passed, 1_800_000_000.0 + passed)
+        now = trio.current_time()
+        return Now(now, begin + now - start)
 
-    server = MemoryServer(clock, config)
+    core = MemoryEngine(clock, config)
     scope = trio.CancelScope()
 
     def look() -> None:
-        scope.deadline = min(scope.deadline, server.engine.next_deadline())
+        scope.deadline = min(scope.deadline, core.engine.next_deadline())
 
     async def tick_in_time() -> None:
         nonlocal scope
         while True:
-            with trio.CancelScope(deadline=server.engine.next_deadline()) as scope:
+            with trio.CancelScope(deadline=core.engine.next_deadline()) as scope:
                 await trio.sleep_forever()
-            server.tick()
+            core.tick()
 
-    server.flushed = look
+    core.flushed = look
     async with hidden_nursery() as nursery:
         nursery.start_soon(tick_in_time)
-        yield MemoryNetwork(server)
+        yield MemoryServer(core)
         nursery.cancel_scope.cancel()
