@@ -19,7 +19,8 @@ from tests.stores.places import OWNER, SqlitePlace, content, job, record, record
 from trigear.errors import StoreUnavailable, StoreUnknown, StoreUnusable
 from trigear.stores import lock, sqlite
 from trigear.stores.base import Batch, Forget, Spoilt, SpoiltRecord
-from trigear.stores.sqlite import APPLICATION_ID, SqliteStore
+from trigear.stores.sqlite import SqliteStore
+from trigear.stores.sqlite_file import APPLICATION_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

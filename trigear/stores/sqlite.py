@@ -24,10 +24,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from trigear.errors import (
     StoreError,
@@ -36,93 +34,46 @@ from trigear.errors import (
     StoreUnknown,
     StoreUnusable,
 )
-from trigear.model import counted
 from trigear.stores.base import (
     KEY_BYTES,
-    RECORD_VERSION,
-    Keep,
     Record,
     Row,
-    Spoilt,
     SpoiltRecord,
     Tenure,
     effect_of,
 )
 from trigear.stores.lock import LockFile
+from trigear.stores.sqlite_file import (
+    COLUMNS,
+    DAMAGE,
+    PAGE,
+    RECORD_COLUMNS,
+    ROW,
+    TABLES,
+    code_of,
+    is_ours,
+    jobs_in,
+    make_file,
+    open_file,
+    read_record,
+    reason_of,
+    records_in,
+    sync_folder,
+    types_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from trigear.stores.base import Batch, Owner
 
-APPLICATION_ID: Final = 0x54524947
-"""Stands in the head of the file, so that `file` and we know whose it is."""
-
-SCHEMA: Final = 2
-"""Version of the tables; in the head of the file, too (``user_version``)."""
+_CACHE_KIB: Final = 16 * 1024
 
 SYNCHRONOUS: Final = "FULL"
 """When SQLite syncs. With anything less JOB_CREATED would not mean that the job is on the disk."""
 
 BUSY_SECONDS: Final = 2.0
 """How long another program may hold the file before a batch is refused."""
-
-_PAGE: Final = 8192
-_CACHE_KIB: Final = 16 * 1024
-
-_TABLES: Final = f"""
-CREATE TABLE store (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    term INTEGER NOT NULL,
-    batch INTEGER NOT NULL,
-    handle_key BLOB NOT NULL,
-    writer TEXT NOT NULL
-);
-CREATE TABLE job (
-    partition INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    tenant TEXT NOT NULL,
-    function BLOB NOT NULL,
-    uniq BLOB NOT NULL,
-    handle BLOB NOT NULL,
-    priority INTEGER NOT NULL,
-    due REAL NOT NULL,
-    submitted REAL NOT NULL,
-    losses INTEGER NOT NULL,
-    reducer BLOB NOT NULL,
-    workload BLOB NOT NULL,
-    version INTEGER NOT NULL,
-    batch INTEGER NOT NULL,
-    term INTEGER NOT NULL,
-    PRIMARY KEY (partition, sequence)
-) WITHOUT ROWID;
-CREATE TABLE record (
-    kind TEXT NOT NULL,
-    tenant TEXT NOT NULL,
-    key BLOB NOT NULL,
-    partition INTEGER NOT NULL,
-    function BLOB NOT NULL,
-    about TEXT NOT NULL,
-    data BLOB NOT NULL,
-    expires REAL NOT NULL,
-    version INTEGER NOT NULL,
-    batch INTEGER NOT NULL,
-    term INTEGER NOT NULL,
-    PRIMARY KEY (kind, tenant, key, partition)
-) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA};
-"""
-
-_COLUMNS: Final = (
-    "partition, sequence, tenant, function, uniq, handle, priority, due, submitted, losses,"
-    " reducer, workload, version"
-)
-_TYPES: Final = (int, int, str, bytes, bytes, bytes, int, float, float, int, bytes, bytes, int)
-_ROW: Final = f"(?1, ?2, {', '.join('?' * len(_TYPES))})"
-
-_RECORD_COLUMNS: Final = "kind, tenant, key, partition, function, about, data, expires, version"
-_RECORD_TYPES: Final = (str, str, bytes, int, bytes, str, bytes, float, int)
 
 _SIZES: Final = (512, 64, 8, 1)
 """How many rows a statement may have; few sizes, so that SQLite keeps them compiled."""
@@ -141,10 +92,6 @@ _NOT_DONE: Final = frozenset(
     }
 )
 """Errors after which a rolled back transaction has left nothing."""
-
-_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
-_GEARMANDS_TABLE: Final = frozenset({"unique_key", "function_name", "priority", "data"})
 
 
 class SqliteStore:
@@ -169,7 +116,7 @@ class SqliteStore:
             # Two names of one file must lead to one lock.
             self.path = os.path.realpath(self.path)
             self._lock = LockFile(f"{self.path}.lock", owner)
-            _make(self.path)
+            make_file(self.path)
             self._connection = self._connect()
             self._note_place()
             return self._take_over(self._connection, owner)
@@ -178,22 +125,11 @@ class SqliteStore:
             raise StoreUnusable(f"store {self.path}: {error}") from error
         except (OSError, sqlite3.Error) as error:
             self.close()
-            raise StoreUnusable(f"store {self.path}: {_reason(error)}") from error
+            raise StoreUnusable(f"store {self.path}: {reason_of(error)}") from error
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"file:{quote(os.fsencode(self.path))}?mode=rw{self._extra}",
-            uri=True,
-            timeout=BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=4 * len(_SIZES) + 16,
-        )
+        connection = open_file(self.path, "rw", BUSY_SECONDS, extra=self._extra)
         try:
-            # A tenant's name that is no text shall spoil its row, not the page it is read with.
-            connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-            # Reads the head of the file, and is the first to fail on one that is none of SQLite's.
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.execute("PRAGMA secure_delete = FAST")
@@ -211,9 +147,9 @@ class SqliteStore:
     """More of SQLite's parameters for opening a file."""
 
     def _take_over(self, connection: sqlite3.Connection, owner: Owner) -> Tenure:
-        ours = self._is_ours(connection)
+        ours = is_ours(connection)
         if not ours:
-            connection.execute(f"PRAGMA page_size = {_PAGE}")
+            connection.execute(f"PRAGMA page_size = {PAGE}")
         # Each time: a copy made by SQLite's own tools has another mode.
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -221,91 +157,42 @@ class SqliteStore:
                 "its file system does not bear SQLite's write-ahead log; use a local disk"
             )
         if not ours:
-            connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
+            connection.executescript(f"BEGIN IMMEDIATE;{TABLES}")
             connection.execute(
                 "INSERT INTO store VALUES (1, 0, 0, ?, ?)", (owner.seed, owner.version)
             )
             connection.execute("COMMIT")
-            _sync_folder(self.path)
+            sync_folder(self.path)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(
             "UPDATE store SET term = term + 1, batch = 0, writer = ?", (owner.version,)
         )
         found = connection.execute("SELECT term, handle_key FROM store").fetchall()
-        if list(map(_types, found)) != [(int, bytes)] or len(found[0][1]) != KEY_BYTES:
+        if list(map(types_of, found)) != [(int, bytes)] or len(found[0][1]) != KEY_BYTES:
             raise StoreUnusable("is damaged: who owns it cannot be read; restore a backup")
         connection.execute("COMMIT")
         ((self._term, key),) = found
         return Tenure(self._term, key)
-
-    def _is_ours(self, connection: sqlite3.Connection) -> bool:
-        """Whether the tables are there; False if there is room to make them.
-
-        Raises:
-            StoreUnusable: the file is somebody else's, or from the future.
-        """
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
-        for table in tables:
-            columns = connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
-            if {name for (name,) in columns} >= _GEARMANDS_TABLE:
-                quoted = table.replace('"', '""')
-                (jobs,) = connection.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()  # noqa: S608
-                if jobs:
-                    raise StoreUnusable(
-                        f"gearmand's table '{table}' is in it, with {counted(jobs, 'job')}, which"
-                        " trigear does not read; let gearmand work them off, or name another file"
-                    )
-                tables.remove(table)
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        if application != APPLICATION_ID:
-            tables = [name for name in tables if not name.startswith("sqlite_")]
-            if application or tables:
-                raise StoreUnusable("is a database of another program; name another file")
-            return False
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
-        if schema < SCHEMA:
-            raise StoreUnusable(
-                f"has tables of version {schema}, from an earlier trigear; this one needs version"
-                f" {SCHEMA}: run 'trigear store migrate', which makes a backup first"
-            )
-        if schema > SCHEMA:
-            raise StoreUnusable(
-                f"trigear {_writer(connection)} has written it with tables of version {schema};"
-                f" this trigear knows version {SCHEMA}: start that one, or restore a backup"
-            )
-        return True
 
     # Loading
 
     def scan(self, after: tuple[int, int] | None, limit: int) -> Sequence[Row]:
         connection = self._connection
         assert connection is not None, "scan comes after open"
-        behind = "" if after is None else " WHERE (partition, sequence) > (?, ?)"
         try:
-            found = connection.execute(
-                f"SELECT {_COLUMNS} FROM job{behind} ORDER BY partition, sequence LIMIT ?",  # noqa: S608
-                (*(after or ()), limit),
-            ).fetchall()
+            return jobs_in(connection, after, limit)
         except sqlite3.Error as error:
-            raise StoreUnusable(f"store {self.path}: {_reason(error)}") from error
-        return [_read(row) for row in found]
+            raise StoreUnusable(f"store {self.path}: {reason_of(error)}") from error
 
     def records(
         self, kind: str, after: tuple[str, bytes, int] | None, limit: int, *, data: bool = True
     ) -> Sequence[Record | SpoiltRecord]:
         connection = self._connection
         assert connection is not None, "records comes after open"
-        behind = "" if after is None else " AND (tenant, key, partition) > (?, ?, ?)"
-        columns = _RECORD_COLUMNS if data else _RECORD_COLUMNS.replace("data", "x''")
         try:
-            found = connection.execute(
-                f"SELECT {columns} FROM record WHERE kind = ?{behind}"  # noqa: S608
-                " ORDER BY tenant, key, partition LIMIT ?",
-                (kind, *(after or ()), limit),
-            ).fetchall()
+            return records_in(connection, kind, after, limit, data=data)
         except sqlite3.Error as error:
-            raise StoreUnusable(f"store {self.path}: {_reason(error)}") from error
-        return [_read_record(row) for row in found]
+            raise StoreUnusable(f"store {self.path}: {reason_of(error)}") from error
 
     def fetch(self, kind: str, tenant: str, keys: Sequence[bytes]) -> Sequence[Record]:
         # A connection of its own: the other one may be in the middle of a batch.
@@ -316,14 +203,14 @@ class SqliteStore:
                     row
                     for portion in _portions(keys)
                     for row in connection.execute(
-                        f"SELECT {_RECORD_COLUMNS} FROM record WHERE kind = ? AND tenant = ?"  # noqa: S608
+                        f"SELECT {RECORD_COLUMNS} FROM record WHERE kind = ? AND tenant = ?"  # noqa: S608
                         f" AND key IN ({', '.join('?' * len(portion))})",
                         (kind, tenant, *portion),
                     )
                 ]
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"store {self.path}: {_reason(error)}") from error
-        read = map(_read_record, found)
+            raise StoreUnavailable(f"store {self.path}: {reason_of(error)}") from error
+        read = map(read_record, found)
         return [record for record in read if isinstance(record, Record)]
 
     # Writing
@@ -354,7 +241,7 @@ class SqliteStore:
         try:
             status = os.stat(self.path)
         except OSError as error:
-            raise StoreUnavailable(f"store {self.path}: {_reason(error)}") from error
+            raise StoreUnavailable(f"store {self.path}: {reason_of(error)}") from error
         if (status.st_dev, status.st_ino) != self._inode:
             raise StoreUnavailable(f"store {self.path}: another file has taken its place")
 
@@ -377,8 +264,8 @@ class SqliteStore:
         mark = (batch.number, self._term)
         for rows in _portions(kept):
             connection.execute(
-                f"INSERT OR REPLACE INTO job (batch, term, {_COLUMNS})"  # noqa: S608
-                f" VALUES {', '.join([_ROW] * len(rows))}",
+                f"INSERT OR REPLACE INTO job (batch, term, {COLUMNS})"  # noqa: S608
+                f" VALUES {', '.join([ROW] * len(rows))}",
                 (*mark, *chain.from_iterable(rows)),
             )
         for line in losses:
@@ -399,7 +286,7 @@ class SqliteStore:
                 )
         for record in records:
             connection.execute(
-                f"INSERT OR REPLACE INTO record (batch, term, {_RECORD_COLUMNS})"  # noqa: S608
+                f"INSERT OR REPLACE INTO record (batch, term, {RECORD_COLUMNS})"  # noqa: S608
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*mark, *record),
             )
@@ -411,9 +298,9 @@ class SqliteStore:
 
     def _failed(self, connection: sqlite3.Connection, error: sqlite3.Error) -> StoreError:
         """What a commit raises that met this error."""
-        text = f"store {self.path}: {_reason(error)}"
-        code = _code(error)
-        if code not in _NOT_DONE | _DAMAGE:
+        text = f"store {self.path}: {reason_of(error)}"
+        code = code_of(error)
+        if code not in _NOT_DONE | DAMAGE:
             self._drop()
             return StoreUnknown(text)
         if connection.in_transaction:
@@ -422,7 +309,7 @@ class SqliteStore:
             except sqlite3.Error:
                 self._drop()
                 return StoreUnknown(text)
-        if code in _DAMAGE:
+        if code in DAMAGE:
             self._damage = text
         return StoreUnavailable(text)
 
@@ -445,7 +332,7 @@ class SqliteStore:
                 raise StoreUnavailable(f"store {self.path}: another program is reading it")
             term, number = connection.execute("SELECT term, batch FROM store").fetchone()
         except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(f"store {self.path}: {_reason(error)}") from error
+            raise StoreUnavailable(f"store {self.path}: {reason_of(error)}") from error
         if term != self._term:
             raise self._fenced(term)
         return bool(number >= batch.number)
@@ -465,28 +352,6 @@ class SqliteStore:
                 connection.close()
 
 
-def _make(path: str) -> None:
-    """Make the file, readable for its owner only: workloads may be secrets.
-
-    One that is there already, and our own, is closed to others as well.
-    """
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        status = os.stat(path)
-        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-            os.chmod(path, 0o600)
-
-
-def _sync_folder(path: str) -> None:
-    """Have the names of new files in the folder survive a loss of power."""
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _portions(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """The items in slices that have the length of one of ``_SIZES``."""
     start = 0
@@ -494,69 +359,3 @@ def _portions(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         while len(items) - start >= size:
             yield items[start : start + size]
             start += size
-
-
-def _read(row: tuple[Any, ...]) -> Row:
-    found = _types(row)
-    if found != _TYPES:
-        names = _COLUMNS.split(", ")
-        wrong = [name for name, a, b in zip(names, found, _TYPES, strict=True) if a is not b]
-        return Spoilt(row[0], row[1], f"{', '.join(wrong)}: not of the kind that belongs there")
-    if not row[2].isprintable():
-        return Spoilt(row[0], row[1], "tenant: not a name")
-    if row[-1] != RECORD_VERSION:
-        return Spoilt(row[0], row[1], f"layout {row[-1]}, of which this version knows nothing")
-    return Keep(*row)
-
-
-def _read_record(row: tuple[Any, ...]) -> Record | SpoiltRecord:
-    found = _types(row)
-    kind, tenant, key, partition = row[:4]
-    spoilt = partial(SpoiltRecord, kind, tenant, key, partition)
-    if found != _RECORD_TYPES:
-        names = _RECORD_COLUMNS.split(", ")
-        wrong = [name for name, a, b in zip(names, found, _RECORD_TYPES, strict=True) if a is not b]
-        return spoilt(f"{', '.join(wrong)}: not of the kind that belongs there")
-    if not row[1].isprintable():
-        return spoilt("tenant: not a name")
-    if row[-1] != RECORD_VERSION:
-        return spoilt(f"layout {row[-1]}, of which this version knows nothing")
-    return Record(*row)
-
-
-def _types(row: Iterable[object]) -> tuple[type, ...]:
-    return tuple(map(type, row))
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; -1 for what Python found wrong by itself."""
-    return getattr(error, "sqlite_errorcode", -1) & 0xFF
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong and what to do, for people."""
-    if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        text = str(error.strerror).lower()
-        return f"{place}{text}; let this user write there, or name another place"
-    match _code(error) if isinstance(error, sqlite3.Error) else -1:
-        case sqlite3.SQLITE_FULL:
-            return "the disk is full; make room"
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-            return f"{error}; let this user write to the file and its folder, or name another place"
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"{error}: another program holds it; end that one"
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return f"is damaged: {error}; nothing is written to it any more; restore a backup"
-        case sqlite3.SQLITE_IOERR:
-            return f"the disk does not work: {error}"
-        case _:
-            return str(error)
-
-
-def _writer(connection: sqlite3.Connection) -> str:
-    try:
-        (version,) = connection.execute("SELECT writer FROM store").fetchone()
-    except (sqlite3.Error, TypeError):
-        return "of a later version"
-    return str(version)
