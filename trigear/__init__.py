@@ -44,9 +44,17 @@ if TYPE_CHECKING:
     )
     from trigear.model import Priority
     from trigear.protocol.events import Data, Status, Warning
+    from trigear.protocol.talks import (
+        ConnectionStatus,
+        FunctionStatus,
+        ListedJob,
+        PriorityStatus,
+    )
+    from trigear.runtime.admin import Admin, connect_admin
     from trigear.runtime.aio import AsyncioJob
     from trigear.runtime.batch import Batch, Outcome
     from trigear.runtime.blocking import BlockingClient, BlockingJob, connect_blocking
+    from trigear.runtime.blocking_admin import BlockingAdmin, connect_admin_blocking
     from trigear.runtime.client import Client, connect
     from trigear.runtime.job import ThreadJob, WorkerJob
     from trigear.runtime.program import program
@@ -57,23 +65,29 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Admin",
     "AsyncioJob",
     "Batch",
+    "BlockingAdmin",
     "BlockingClient",
     "BlockingJob",
     "Client",
     "ConfigError",
     "ConnectionLost",
+    "ConnectionStatus",
     "Data",
+    "FunctionStatus",
     "Job",
     "JobError",
     "JobFailed",
     "JobLost",
     "JobRaised",
     "JobStatus",
+    "ListedJob",
     "LocalProtocolError",
     "Outcome",
     "Priority",
+    "PriorityStatus",
     "ProtocolError",
     "Refused",
     "RemoteProtocolError",
@@ -88,6 +102,8 @@ __all__ = [
     "WorkerStatistics",
     "__version__",
     "connect",
+    "connect_admin",
+    "connect_admin_blocking",
     "connect_blocking",
     "program",
 ]
@@ -95,23 +111,29 @@ __all__ = [
 # Public name -> module that defines it. Type checkers read the imports above instead; a test keeps
 # the two and __all__ in step.
 _HOME = {
+    "Admin": "trigear.runtime.admin",
     "AsyncioJob": "trigear.runtime.aio",
     "Batch": "trigear.runtime.batch",
+    "BlockingAdmin": "trigear.runtime.blocking_admin",
     "BlockingClient": "trigear.runtime.blocking",
     "BlockingJob": "trigear.runtime.blocking",
     "Client": "trigear.runtime.client",
     "ConfigError": "trigear.errors",
     "ConnectionLost": "trigear.errors",
+    "ConnectionStatus": "trigear.protocol.talks",
     "Data": "trigear.protocol.events",
+    "FunctionStatus": "trigear.protocol.talks",
     "Job": "trigear.runtime.waiting",
     "JobError": "trigear.errors",
     "JobFailed": "trigear.errors",
     "JobLost": "trigear.errors",
     "JobRaised": "trigear.errors",
     "JobStatus": "trigear.runtime.values",
+    "ListedJob": "trigear.protocol.talks",
     "LocalProtocolError": "trigear.errors",
     "Outcome": "trigear.runtime.batch",
     "Priority": "trigear.model",
+    "PriorityStatus": "trigear.protocol.talks",
     "ProtocolError": "trigear.errors",
     "Refused": "trigear.errors",
     "RemoteProtocolError": "trigear.errors",
@@ -125,6 +147,8 @@ _HOME = {
     "WorkerJob": "trigear.runtime.job",
     "WorkerStatistics": "trigear.runtime.worker",
     "connect": "trigear.runtime.client",
+    "connect_admin": "trigear.runtime.admin",
+    "connect_admin_blocking": "trigear.runtime.blocking_admin",
     "connect_blocking": "trigear.runtime.blocking",
     "program": "trigear.runtime.program",
 }

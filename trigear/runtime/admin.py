@@ -1,0 +1,125 @@
+"""Look into a server and steer it, by way of its text commands.
+
+::
+
+    async with connect_admin("localhost:4730") as admin:
+        for function in await admin.status():
+            print(function.function, function.total)
+
+What is said to the server and how its answers are understood stands in the talks of
+:mod:`trigear.protocol.talks`; here they are held. No call has a timeout: use
+``trio.move_on_after``. A call that is cancelled, or breaks with ``in_doubt``, may have been carried
+out.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from trigear.errors import Refused
+from trigear.model import public
+from trigear.protocol import talks
+from trigear.runtime.client import PATIENCE, connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trigear.protocol.talks import (
+        ConnectionStatus,
+        FunctionStatus,
+        ListedJob,
+        PriorityStatus,
+        Talk,
+    )
+    from trigear.runtime.address import Address
+    from trigear.runtime.client import Client
+
+Value = TypeVar("Value")
+
+
+@public
+class Admin:
+    """The operator of one server. Made by :func:`connect_admin`; any number of tasks may use it.
+
+    Every method raises ``Refused`` where the server refuses or does not know the command,
+    ``ConnectionLost`` where it cannot be reached or goes away, ``RemoteProtocolError`` where its
+    answer makes no sense, and ``LocalProtocolError`` for a name that cannot be sent.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def hold(self, talk: Talk[Value]) -> Value:
+        """Hold a talk with the server, and return what came of it."""
+        try:
+            line = next(talk)
+            while True:
+                try:
+                    lines = await self._client.admin(line)
+                except Refused as error:
+                    line = talk.throw(error)
+                else:
+                    line = talk.send(lines)
+        except StopIteration as end:
+            value: Value = end.value
+            return value
+
+    # Looking
+
+    async def status(self) -> list[FunctionStatus]:
+        """Every function with its jobs and workers."""
+        return await self.hold(talks.status())
+
+    async def priority_status(self) -> list[PriorityStatus]:
+        """Every function with its queued jobs by priority."""
+        return await self.hold(talks.priority_status())
+
+    async def workers(self) -> list[ConnectionStatus]:
+        """Every connection with the functions it serves; oldest last."""
+        return await self.hold(talks.workers())
+
+    async def jobs(self) -> list[ListedJob]:
+        """Every job that is queued or runs."""
+        return await self.hold(talks.jobs())
+
+    # Steering
+
+    async def cancel(self, handle: str | bytes) -> bool:
+        """End a job; whoever waits for it hears that it failed. Returns whether there was one."""
+        return await self.hold(talks.cancel(handle))
+
+    async def create_function(self, function: str | bytes) -> None:
+        """Make a function known before anybody serves it."""
+        await self.hold(talks.create_function(function))
+
+    async def drop_function(self, function: str | bytes) -> None:
+        """Forget a function without workers; its queued jobs are dropped."""
+        await self.hold(talks.drop_function(function))
+
+    async def max_queue(self, function: str | bytes, *limits: int) -> None:
+        """Limit the jobs of a function: one number for all priorities, or one each for high,
+        normal and low; 0 or nothing for no limit."""
+        await self.hold(talks.max_queue(function, limits))
+
+
+@public
+@asynccontextmanager
+async def connect_admin(
+    address: str | Address = "localhost", *, patience: float = PATIENCE
+) -> AsyncIterator[Admin]:
+    """Connect to the server that is to be looked into; the body's end hangs up.
+
+    Args:
+        address: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`.
+        patience: seconds that a call waits while the server is down, before it raises
+            ConnectionLost.
+
+    Raises:
+        ConnectionLost: on entering, nobody answers there.
+        ConfigError: this is no address.
+
+    Cancellation: on entering, the attempt is given up.
+    """
+    async with connect(address, patience=patience) as client:
+        yield Admin(client)

@@ -1,0 +1,131 @@
+"""Look into a server and steer it, without Trio; see :mod:`trigear.runtime.admin`.
+
+::
+
+    with connect_admin_blocking("localhost:4730", timeout=10) as admin:
+        for function in admin.status():
+            print(function.function, function.total)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from trigear.errors import Refused
+from trigear.model import public
+from trigear.protocol import talks
+from trigear.runtime.blocking import connect_blocking
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from trigear.protocol.talks import (
+        ConnectionStatus,
+        FunctionStatus,
+        ListedJob,
+        PriorityStatus,
+        Talk,
+    )
+    from trigear.runtime.address import Address
+    from trigear.runtime.blocking import BlockingClient
+
+Value = TypeVar("Value")
+
+
+@public
+class BlockingAdmin:
+    """The operator of one server, for one thread. Made by :func:`connect_admin_blocking`.
+
+    Its methods are those of :class:`~trigear.Admin`, and raise the same, and ``TimeoutError`` where
+    no answer comes in time; what was asked may have been done then.
+    """
+
+    def __init__(self, client: BlockingClient) -> None:
+        self._client = client
+
+    def hold(self, talk: Talk[Value]) -> Value:
+        """Hold a talk with the server, and return what came of it."""
+        try:
+            line = next(talk)
+            while True:
+                try:
+                    lines = self._client.admin(line)
+                except Refused as error:
+                    line = talk.throw(error)
+                else:
+                    line = talk.send(lines)
+        except StopIteration as end:
+            value: Value = end.value
+            return value
+
+    def close(self) -> None:
+        """Hang up."""
+        self._client.close()
+
+    def __enter__(self) -> BlockingAdmin:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Looking
+
+    def status(self) -> list[FunctionStatus]:
+        """Every function with its jobs and workers."""
+        return self.hold(talks.status())
+
+    def priority_status(self) -> list[PriorityStatus]:
+        """Every function with its queued jobs by priority."""
+        return self.hold(talks.priority_status())
+
+    def workers(self) -> list[ConnectionStatus]:
+        """Every connection with the functions it serves; oldest last."""
+        return self.hold(talks.workers())
+
+    def jobs(self) -> list[ListedJob]:
+        """Every job that is queued or runs."""
+        return self.hold(talks.jobs())
+
+    # Steering
+
+    def cancel(self, handle: str | bytes) -> bool:
+        """End a job; whoever waits for it hears that it failed. Returns whether there was one."""
+        return self.hold(talks.cancel(handle))
+
+    def create_function(self, function: str | bytes) -> None:
+        """Make a function known before anybody serves it."""
+        self.hold(talks.create_function(function))
+
+    def drop_function(self, function: str | bytes) -> None:
+        """Forget a function without workers; its queued jobs are dropped."""
+        self.hold(talks.drop_function(function))
+
+    def max_queue(self, function: str | bytes, *limits: int) -> None:
+        """Limit the jobs of a function: one number for all priorities, or one each for high,
+        normal and low; 0 or nothing for no limit."""
+        self.hold(talks.max_queue(function, limits))
+
+
+@public
+def connect_admin_blocking(
+    address: str | Address = "localhost", *, timeout: float | None = None
+) -> BlockingAdmin:
+    """Connect to the server that is to be looked into, without Trio.
+
+    Args:
+        address: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`.
+        timeout: seconds that connecting and each question may take; None for any time.
+
+    Returns:
+        The connection; ``with`` closes it.
+
+    Raises:
+        ConnectionLost: nobody answers there.
+        ConfigError: this is no address.
+    """
+    return BlockingAdmin(connect_blocking(address, timeout=timeout))
