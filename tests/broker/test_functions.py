@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.broker.world import World, spread
 from trigear.broker.functions import Rules
+from trigear.broker.jobs import QUEUED
 from trigear.model import JobEnd, Priority
 
 HUSKS = 64
@@ -246,6 +247,51 @@ def test_partitions_keep_books_and_counters_of_their_own():
     worker.grab_all()
     assert first.function.partition.ended[JobEnd.COMPLETED] == 1
     assert second.function.partition.ended[JobEnd.COMPLETED] == 1
+
+
+def test_ends_are_counted_by_function_and_outlive_it_in_its_partition():
+    world = World()
+    client, worker = world.connect(), world.worker(b"f")
+    client.submit(b"f")
+    client.background(b"g")
+    worker.grab_all()
+    f, g = world.function(b"f"), world.function(b"g")
+    assert f.ended[JobEnd.COMPLETED] == 1
+    assert not any(g.ended.values())
+    assert world.drop(b"g")
+    assert world.ended == {JobEnd.COMPLETED: 1, JobEnd.DROPPED: 1}
+
+
+def test_the_first_in_line_tells_how_long_jobs_wait():
+    world = World()
+    client, worker = world.connect(), world.worker()
+    start = world.now.wall
+    function = world.function()
+    assert function.queued_since() is None
+    later = client.background(due=world.now.wall + 5)
+    assert function.queued_since() is None
+    first = client.background()
+    world.pass_time(3)
+    client.background(priority=Priority.HIGH)
+    assert function.queued_since() == start
+    client.cancel(first.handle)
+    assert function.queued_since() == start + 3
+    assert worker.grab() is not None
+    assert function.queued_since() is None
+    world.pass_time(2)
+    assert later.state == QUEUED
+    assert function.queued_since() == start + 5
+
+
+def test_a_job_that_queues_again_has_waited_since_it_came():
+    world = World()
+    client, worker = world.connect(), world.worker()
+    start = world.now.wall
+    client.background()
+    world.pass_time(3)
+    assert worker.grab() is not None
+    worker.leave()
+    assert world.function().queued_since() == start
 
 
 def test_a_dropped_function_leaves_its_partition():

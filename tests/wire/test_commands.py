@@ -86,6 +86,8 @@ def test_lists_are_known_by_their_end() -> None:
         "show unique jobs",
         "jobs",
         "clients",
+        "show job",
+        "show functions",
     ]
 
 

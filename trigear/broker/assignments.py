@@ -349,7 +349,7 @@ class Assignments:
                 peer.ghosts[handle] = None
                 function.unghost(job, peer)
         job.workload = b""
-        function.partition.ended[end] += 1
+        function.ended[end] += 1
         if job.record:
             assert self._keeper is not None
             self._keeper.forget(job)

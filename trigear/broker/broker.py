@@ -128,6 +128,7 @@ class Broker(Assignments):
         for queue, late in zip(function.queues, function.late, strict=True):
             queue.clear()
             late.clear()
+        function.partition.bygone.update(function.ended)
         del tenant.functions[name]
         del function.partition.functions[tenant.name, name]
         return True

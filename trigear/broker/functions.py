@@ -17,7 +17,7 @@ reach the front or outnumber the living.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
@@ -53,7 +53,7 @@ class Rules:
 class Partition:
     """The functions of one owner, with everything that hangs on them."""
 
-    __slots__ = ("delayed", "ended", "functions", "number", "timers")
+    __slots__ = ("bygone", "delayed", "functions", "number", "timers")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -62,8 +62,16 @@ class Partition:
         """Deadlines of assignments and ghosts, by the monotonic clock."""
         self.delayed = Timers()
         """Jobs that wait for their time, by the wall clock."""
-        self.ended = dict.fromkeys(JobEnd, 0)
+        self.bygone: Counter[JobEnd] = Counter()
+        """How many jobs of functions that were dropped since came to which end."""
+
+    @property
+    def ended(self) -> Counter[JobEnd]:
         """How many jobs came to which end."""
+        ended = self.bygone.copy()
+        for function in self.functions.values():
+            ended.update(function.ended)
+        return ended
 
 
 class Tenant:
@@ -95,6 +103,7 @@ class Function:
 
     __slots__ = (
         "covering",
+        "ended",
         "ghosted",
         "husks",
         "jobs",
@@ -139,6 +148,8 @@ class Function:
         """All jobs but the pending ones."""
         self.ghosted = 0
         """(job, connection) pairs in which the job is not offered to the connection."""
+        self.ended = dict.fromkeys(JobEnd, 0)
+        """How many jobs came to which end."""
         self.limits = [0, 0, 0]
         self.workers: dict[Peer, None] = {}
         self.sleepers: OrderedDict[Peer, None] = OrderedDict()
@@ -187,6 +198,15 @@ class Function:
         """The most urgent priority with a job; only if there is any."""
         ready = self.ready
         return 0 if ready[0] else 1 if ready[1] else 2
+
+    def queued_since(self) -> float | None:
+        """Since when the longest waiting of the jobs that are next in line could have begun, by
+        the wall clock; None if there is none. Linear in the jobs that are out of line."""
+        fronts = [
+            next((job.since for job in queue if job.state == QUEUED), None) for queue in self.queues
+        ]
+        late = [job.since for jobs in self.late for _, job in jobs if job.state == QUEUED]
+        return min(filter(None, [*fronts, *late]), default=None)
 
     def first(self, peer: Peer) -> Job | None:
         """The job this connection would get, which stays where it is."""

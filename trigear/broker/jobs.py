@@ -104,6 +104,11 @@ class Job:
         return f"<Job {self.handle!r} of {self.function.name!r} {STATE_NAMES[self.state]}>"
 
     @property
+    def since(self) -> float:
+        """When it could first have begun, by the wall clock; 0 for unknown."""
+        return max(self.submitted, self.due)
+
+    @property
     def wanted(self) -> bool:
         """Whether anybody would miss this job."""
         return self.background or bool(self.waiters) or self.gate is not None

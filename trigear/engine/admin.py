@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from trigear.broker.broker import FunctionBusy
-from trigear.broker.jobs import PENDING, Job
-from trigear.model import Priority
+from trigear.broker.jobs import DELAYED, PENDING, RUNNING, STATE_NAMES, Job
+from trigear.model import JobEnd, Priority
 from trigear.wire import commands
 from trigear.wire.commands import COMMANDS, OK, err, ok, table
 
@@ -162,6 +163,63 @@ def _clients(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     return b"".join(lines) + commands.END
 
 
+def _age(engine: Engine, since: float) -> int:
+    # The wall clock may have been set back meanwhile.
+    return max(0, int(engine.now.wall - since))
+
+
+def _show_job(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    job = engine.broker.status(session.peer.tenant, args[0])
+    if job is None:
+        return err("UNKNOWN_JOB")
+    rows: list[tuple[bytes, bytes | int]] = [
+        (b"handle", job.handle),
+        (b"function", shown(job.function.name, blanks=True)),
+        (b"unique", shown(job.unique, blanks=True)),
+        (b"state", STATE_NAMES[job.state].encode()),
+        (b"priority", Priority(job.priority).name.lower().encode()),
+        (b"background", int(job.background)),
+        (b"size", len(job.workload)),
+        (b"attempts", job.losses + (job.state == RUNNING)),
+        (b"losses", job.losses),
+        (b"numerator", job.numerator),
+        (b"denominator", job.denominator),
+    ]
+    now = engine.now
+    if job.state == DELAYED:
+        rows.append((b"due", math.ceil(job.due)))
+    elif job.since:
+        rows.append((b"age", _age(engine, job.since)))
+    if job.worker is not None:
+        rows.append((b"worker", _address_of(engine, job)))
+        rows.append((b"worker-id", shown(engine.session_of(job.worker).name, blanks=True)))
+        if job.timer is not None:
+            rows.append((b"left", max(0, math.ceil(job.timer[0] - now.monotonic))))
+    rows += [(b"waiter", engine.session_of(peer).address.encode()) for peer in job.waiters]
+    return table(rows)
+
+
+def _show_functions(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return table(
+        (
+            shown(f.name, blanks=True),
+            f.total,
+            f.running,
+            len(f.workers),
+            *(sum(f.ended[end] for end in ends) for ends in _ENDS),
+            b"-" if (since := f.queued_since()) is None else _age(engine, since),
+        )
+        for f in _functions(session)
+    )
+
+
+_ENDS: Final = (
+    (JobEnd.COMPLETED,),
+    (JobEnd.FAILED, JobEnd.RAISED, JobEnd.EXHAUSTED, JobEnd.TIMED_OUT),
+    (JobEnd.CANCELLED, JobEnd.ABANDONED, JobEnd.DROPPED, JobEnd.NOT_STORED),
+)
+"""The ends that count as completed, failed and dropped."""
+
 _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes]]] = {
     "status": _status,
     "priority_status": _priority_status,
@@ -177,5 +235,7 @@ _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes]]] 
     "version": _version,
     "jobs": _list_jobs,
     "clients": _clients,
+    "show_job": _show_job,
+    "show_functions": _show_functions,
 }
 assert _METHODS.keys() == {command.method for command in COMMANDS}

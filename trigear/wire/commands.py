@@ -135,6 +135,29 @@ COMMANDS: Final = (
         "Every connection with the jobs it waits for.",
         origin="Perl Gearman::Server",
     ),
+    Command(
+        ("show", "job"),
+        ("handle",),
+        "show_job",
+        "`ERR UNKNOWN_JOB`, or `name TAB value` lines and `.`",
+        "All that is known of one job. `attempts` counts those that began, `losses` those that came"
+        " to nothing; `age` is in seconds since the job could first have begun, `left` in seconds"
+        " until its worker's deadline, `due` in seconds since 1970, `size` in bytes. Each `waiter`"
+        " line is a submission that waits for the job.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("show", "functions"),
+        (),
+        "show_functions",
+        "`function TAB total TAB running TAB workers TAB completed TAB failed TAB dropped TAB age`"
+        " lines, `.`",
+        "Every function with the jobs that are there, those that have ended since the server"
+        " started, and for how many seconds the first in line has waited (`-`: there is none).",
+        exact=True,
+        origin="trigear",
+    ),
 )
 
 OK: Final = b"OK\r\n"
