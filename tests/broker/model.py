@@ -47,6 +47,8 @@ class Work:
     record: bool = False
     written: int | None = None
     """The losses in the record, if it was ever told of any."""
+    outcome: tuple[str, int] | None = None
+    """How it ended, and after how many attempts."""
 
     @property
     def over(self) -> bool:
@@ -400,6 +402,7 @@ class Model:
         self.end(work, end)
 
     def end(self, work: Work, end: str) -> None:
+        work.outcome = end, work.losses + (work.state == "running")
         work.state = "over"
         work.holder = None
         work.deadline = None
@@ -449,6 +452,7 @@ class Model:
         self.owe(work.holder, work)
         if self.terms[work.function].fail:
             work.losses += 1
+            work.state = "queued"
             self.give_up(work, "TIMED_OUT")
             return
         work.banned[work.holder] = self.time + work.timeout

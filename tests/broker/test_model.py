@@ -243,7 +243,7 @@ class Beside(RuleBasedStateMachine):
     def finish_by(self, pair, handle, what):
         with self.step():
             expected = self.model.finish(pair.ideal, handle, what)
-            waiters = self.world.broker.finish(pair.real.peer, handle, WORKED[what])
+            waiters = self.world.broker.finish(pair.real.peer, handle, WORKED[what], self.world.now)
         if isinstance(waiters, Late):
             assert waiters.name.lower() == expected
         else:
@@ -287,7 +287,7 @@ class Beside(RuleBasedStateMachine):
                             pair.waits[handle] -= 1
                     self.model.not_stored(work)
                     ledger.records.discard(job.record)
-                    self.world.broker.not_stored(job)
+                    self.world.broker.not_stored(job, self.world.now)
 
     # Operators and time
 
@@ -435,6 +435,17 @@ class Beside(RuleBasedStateMachine):
         assert self.world.broker.late_answers == self.model.late
         assert {handle for handle, _ in self.world.given_up_jobs} == set(self.model.given_up)
         self.world.check()
+
+    @invariant()
+    def what_became_of_each_job_is_remembered(self):
+        for work in self.model.works:
+            outcome = self.world.broker.tenant(work.tenant).outcomes.get(work.handle)
+            if work.outcome is None:
+                assert outcome is None
+            else:
+                end, attempts = work.outcome
+                assert outcome[:2] == (WORKED[end] if end in WORKED else JobEnd[end], attempts)
+                assert outcome.function == work.function
 
     @invariant()
     def everybody_was_told_the_same(self):

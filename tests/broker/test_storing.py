@@ -318,7 +318,7 @@ def test_a_job_that_ends_before_its_record_is_stored_is_answered_and_erased(dura
 def test_a_job_that_ends_before_its_record_could_not_be_stored_is_refused(durable):
     _, submitter, job = promoting(durable)
     durable.worker().grab_all()
-    durable.broker.not_stored(job)
+    durable.broker.not_stored(job, durable.now)
     assert submitter.answers == [("t", None)]
 
 

@@ -157,7 +157,7 @@ class Connection:
         return workloads
 
     def finish(self, job: Job, end: JobEnd, what: str) -> Late | None:
-        waiters = self.world.broker.finish(self.peer, job.handle, end)
+        waiters = self.world.broker.finish(self.peer, job.handle, end, self.world.now)
         if isinstance(waiters, Late):
             self.world.check()
             return waiters
@@ -277,7 +277,7 @@ class World:
         return self.broker.status(job.function.tenant, job.handle)
 
     def drop(self, name: bytes = b"f", tenant: str = DEFAULT_TENANT) -> bool:
-        found = self.broker.drop_function(self.broker.tenant(tenant), name)
+        found = self.broker.drop_function(self.broker.tenant(tenant), name, self.now)
         self.check()
         return found
 
@@ -305,7 +305,7 @@ class World:
         kept, self.ledger.kept = self.ledger.kept, []
         for job in kept:
             self.ledger.records.discard(job.record)
-            self.broker.not_stored(job)
+            self.broker.not_stored(job, self.now)
         self.check()
 
     @contextmanager

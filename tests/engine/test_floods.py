@@ -151,7 +151,7 @@ def test_a_hundred_thousand_jobs_that_are_due_at_once_are_queued_in_turns(world:
     worker = world.worker().peer.session.peer
     done = 0
     while (job := broker.grab(worker, world.time())) is not None:
-        broker.finish(worker, job.handle, JobEnd.COMPLETED)
+        broker.finish(worker, job.handle, JobEnd.COMPLETED, world.time())
         done += 1
     assert done == many
 

@@ -152,7 +152,7 @@ class Assignments:
             return Late.GHOST
         return Late.STRANGER
 
-    def finish(self, peer: Peer, handle: bytes, end: JobEnd) -> list[Peer] | Late:
+    def finish(self, peer: Peer, handle: bytes, end: JobEnd, now: Now) -> list[Peer] | Late:
         """The worker's terminal answer for a job.
 
         Returns:
@@ -169,7 +169,7 @@ class Assignments:
                 self.late_answers += 1
                 return Late.GHOST
         waiters = job.waiters
-        self._end(job, end)
+        self._end(job, end, now)
         return waiters
 
     def excepted(self, peer: Peer, handle: bytes) -> bool:
@@ -217,7 +217,7 @@ class Assignments:
                 job.numerator = job.denominator = 0
                 self._enqueue(job, now)
             else:
-                self._end(job, JobEnd.ABANDONED)
+                self._end(job, JobEnd.ABANDONED, now)
         return None
 
     def lose_jobs(self, peer: Peer, now: Now) -> int:
@@ -247,9 +247,10 @@ class Assignments:
         assert peer is not None
         function = job.function
         if function.rules.fail_on_timeout:
-            job.losses += 1
             self._owe(peer, job.handle, None, now)
-            self._give_up(job, JobEnd.TIMED_OUT)
+            self._unassign(job)
+            job.losses += 1
+            self._give_up(job, JobEnd.TIMED_OUT, now)
             return
         function.haunt(job, peer, now.monotonic + timeout, self._ghost_rests)
         self._owe(peer, job.handle, job, now)
@@ -272,9 +273,9 @@ class Assignments:
         self._unassign(job)
         job.losses += 1
         if not job.wanted:
-            self._end(job, JobEnd.ABANDONED)
+            self._end(job, JobEnd.ABANDONED, now)
         elif 0 < function.rules.attempts <= job.losses:
-            self._give_up(job, JobEnd.EXHAUSTED)
+            self._give_up(job, JobEnd.EXHAUSTED, now)
         else:
             # A job whose record is on its way is not counted: if it does not arrive there is none.
             if job.record and job.gate is None:
@@ -306,17 +307,17 @@ class Assignments:
         if function.sleepers:
             self._wake(function, now, fresh=True)
 
-    def _give_up(self, job: Job, end: JobEnd) -> None:
+    def _give_up(self, job: Job, end: JobEnd, now: Now) -> None:
         self._tell_failed(job)
         if job.background or job.gate is not None:
             self._observer.given_up(job, end)
-        self._end(job, end)
+        self._end(job, end, now)
 
     def _tell_failed(self, job: Job) -> None:
         for peer in job.waiters:
             peer.sink.failed(job.handle)
 
-    def _end(self, job: Job, end: JobEnd) -> None:
+    def _end(self, job: Job, end: JobEnd, now: Now) -> None:
         """The job is over. Whoever is to be told has been told."""
         function = job.function
         state = job.state
@@ -350,6 +351,11 @@ class Assignments:
                 function.unghost(job, peer)
         job.workload = b""
         function.ended[end] += 1
+        outcomes = function.outcomes
+        newest = outcomes.newest
+        newest[handle] = (end, state, job.losses, now.wall, function.name, job.unique)
+        if len(newest) >= outcomes.piece:
+            outcomes.turn()
         if job.record:
             assert self._keeper is not None
             self._keeper.forget(job)

@@ -31,6 +31,7 @@ from trigear.broker.jobs import (
     Job,
     key_of,
 )
+from trigear.broker.outcomes import OUTCOMES
 from trigear.broker.peers import Ability, Peer
 from trigear.model import JobEnd, Now
 
@@ -64,6 +65,7 @@ class Broker(Assignments):
         partition_of: the partition of (tenant, function).
         term: stands in the upper bits of every ``seq``, and grows with each owner of the queue;
             nothing that is restored may have a ``sequence`` from it.
+        outcomes: how many ended jobs of each tenant are remembered.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class Broker(Assignments):
         wakeup: int | None = None,
         partition_of: Callable[[str, bytes], int] = lambda _tenant, _function: 0,
         term: int = 0,
+        outcomes: int = OUTCOMES,
     ) -> None:
         super().__init__(observer, keeper, wakeup, term)
+        self._outcomes = outcomes
         self._mint = mint
         self._rules = rules
         self._partition_of = partition_of
@@ -92,7 +96,7 @@ class Broker(Assignments):
         """The tenant of this name, new if need be."""
         tenant = self.tenants.get(name)
         if tenant is None:
-            tenant = self.tenants[name] = Tenant(name)
+            tenant = self.tenants[name] = Tenant(name, self._outcomes)
         return tenant
 
     def function(self, tenant: Tenant, name: bytes) -> Function:
@@ -107,7 +111,7 @@ class Broker(Assignments):
             partition.functions[tenant.name, name] = tenant.functions[name] = function
         return function
 
-    def drop_function(self, tenant: Tenant, name: bytes) -> bool:
+    def drop_function(self, tenant: Tenant, name: bytes, now: Now) -> bool:
         """Forget a function; its queued jobs are dropped and their clients told.
 
         Returns:
@@ -123,7 +127,7 @@ class Broker(Assignments):
             raise FunctionBusy
         for job in [job for job in function.jobs.values() if job.function is function]:
             self._tell_failed(job)
-            self._end(job, JobEnd.DROPPED)
+            self._end(job, JobEnd.DROPPED, now)
         # Its husks would hold the function, which holds them.
         for queue, late in zip(function.queues, function.late, strict=True):
             queue.clear()
@@ -259,7 +263,7 @@ class Broker(Assignments):
             job.background = True
             self._unpark(job, now)
 
-    def not_stored(self, job: Job) -> None:
+    def not_stored(self, job: Job, now: Now) -> None:
         """The job's record was not written, and is known not to be."""
         gate, job.gate = job.gate, None
         assert gate is not None
@@ -268,9 +272,9 @@ class Broker(Assignments):
             peer.sink.not_stored(token)
         if job.state == PENDING:
             job.function.pending -= 1
-            self._end(job, JobEnd.NOT_STORED)
+            self._end(job, JobEnd.NOT_STORED, now)
         elif job.state not in (ENDED, RUNNING) and not job.wanted:
-            self._end(job, JobEnd.ABANDONED)
+            self._end(job, JobEnd.ABANDONED, now)
 
     def _attach(self, peer: Peer, job: Job, background: bool, now: Now) -> None:
         if not background:
@@ -315,7 +319,7 @@ class Broker(Assignments):
         if job.worker is not None:
             self._owe(job.worker, handle, None, now)
             job.worker.sink.cancelled(handle, "cancelled")
-        self._end(job, JobEnd.CANCELLED)
+        self._end(job, JobEnd.CANCELLED, now)
         return True
 
     def detach(self, peer: Peer, handle: bytes, now: Now) -> bool:
@@ -331,7 +335,7 @@ class Broker(Assignments):
         if peer not in waiters:
             del peer.waiting[job]
         if not job.wanted and job.state != RUNNING:
-            self._end(job, JobEnd.ABANDONED)
+            self._end(job, JobEnd.ABANDONED, now)
         else:
             self._unpark(job, now)
         return True
@@ -420,7 +424,7 @@ class Broker(Assignments):
         for job in list(peer.waiting):
             job.waiters = [waiter for waiter in job.waiters if waiter is not peer]
             if not job.wanted and job.state != RUNNING:
-                self._end(job, JobEnd.ABANDONED)
+                self._end(job, JobEnd.ABANDONED, now)
             else:
                 self._unpark(job, now)
         peer.waiting.clear()

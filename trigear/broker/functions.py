@@ -23,6 +23,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from trigear.broker.jobs import PARKED, QUEUED, Job
+from trigear.broker.outcomes import OUTCOMES, Outcomes
 from trigear.broker.timers import Timers
 from trigear.model import JobEnd, Priority
 
@@ -77,10 +78,12 @@ class Partition:
 class Tenant:
     """One tenant's view: aggregates over partitions, which can be rebuilt from them."""
 
-    __slots__ = ("books", "choked", "functions", "name", "ready")
+    __slots__ = ("books", "choked", "functions", "name", "outcomes", "ready")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, outcomes: int = OUTCOMES) -> None:
         self.name = name
+        self.outcomes = Outcomes(outcomes)
+        """What became of its last jobs."""
         self.functions: dict[bytes, Function] = {}
         self.books: dict[int, dict[bytes, Job]] = {}
         """Jobs by handle, one book per partition."""
@@ -110,6 +113,7 @@ class Function:
         "late",
         "limits",
         "name",
+        "outcomes",
         "partition",
         "pending",
         "queues",
@@ -130,6 +134,7 @@ class Function:
         self.partition = partition
         self.name = name
         self.rules = rules
+        self.outcomes = tenant.outcomes
         self.jobs = tenant.books.setdefault(partition.number, {})
         """By handle; shared with the tenant's other functions in this partition."""
         self.uniques: dict[bytes, Job] = {}

@@ -106,7 +106,7 @@ def _create_function(engine: Engine, session: Session, args: Sequence[bytes]) ->
 
 def _drop_function(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     try:
-        found = engine.broker.drop_function(session.peer.tenant, args[0])
+        found = engine.broker.drop_function(session.peer.tenant, args[0], engine.now)
     except FunctionBusy:
         return b"ERR there are still connected workers or executing clients\r\n"
     return OK if found else b"ERR function not found\r\n"

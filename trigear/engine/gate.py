@@ -190,7 +190,7 @@ class Gate:
                     self._queues.setdefault(tenant, deque()).appendleft(entry)
             for _, (_, who) in taken:
                 if isinstance(who, Job):
-                    self._broker.not_stored(who)
+                    self._broker.not_stored(who, now)
                 elif who is not None:
                     who.not_stored(now)
 

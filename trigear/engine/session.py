@@ -343,14 +343,14 @@ class Session(ServerConnection):
         return job
 
     def on_work_complete(self, handle: bytes, result: bytes) -> None:
-        waiters = self._broker.finish(self.peer, handle, JobEnd.COMPLETED)
+        waiters = self._broker.finish(self.peer, handle, JobEnd.COMPLETED, self._engine.now)
         if isinstance(waiters, Late):
             self._not_mine(waiters, _NOT_MINE)
         else:
             _tell(waiters, WORK_COMPLETE, handle, result)
 
     def on_work_fail(self, handle: bytes) -> None:
-        waiters = self._broker.finish(self.peer, handle, JobEnd.FAILED)
+        waiters = self._broker.finish(self.peer, handle, JobEnd.FAILED, self._engine.now)
         if isinstance(waiters, Late):
             if not self._broker.excepted(self.peer, handle):
                 self._not_mine(waiters, _NOT_MINE)
@@ -360,7 +360,7 @@ class Session(ServerConnection):
                 waiter.sink.send(packet)
 
     def on_work_exception(self, handle: bytes, exception: bytes) -> None:
-        waiters = self._broker.finish(self.peer, handle, JobEnd.RAISED)
+        waiters = self._broker.finish(self.peer, handle, JobEnd.RAISED, self._engine.now)
         if isinstance(waiters, Late):
             if waiters is Late.GHOST:
                 self.peer.excepted = handle
