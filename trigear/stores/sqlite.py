@@ -43,11 +43,10 @@ from trigear.stores.base import (
     effect_of,
 )
 from trigear.stores.lock import LockFile
+from trigear.stores.rows import COLUMNS, RECORD_COLUMNS, read_record, types_of
 from trigear.stores.sqlite_file import (
-    COLUMNS,
     DAMAGE,
     PAGE,
-    RECORD_COLUMNS,
     ROW,
     TABLES,
     code_of,
@@ -55,11 +54,9 @@ from trigear.stores.sqlite_file import (
     jobs_in,
     make_file,
     open_file,
-    read_record,
     reason_of,
     records_in,
     sync_folder,
-    types_of,
 )
 
 if TYPE_CHECKING:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from trigear.errors import StoreUnusable
 from trigear.model import counted
-from trigear.stores.base import RECORD_VERSION, Keep, Record, Row, Spoilt, SpoiltRecord
+from trigear.stores.rows import COLUMNS, RECORD_COLUMNS, TYPES, read_record, read_row
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Container, Sequence
+
+    from trigear.stores.base import Record, Row, SpoiltRecord
 
 APPLICATION_ID: Final = 0x54524947
 """Stands in the head of the file, so that `file` and we know whose it is."""
@@ -71,15 +72,7 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA};
 """
 
-COLUMNS: Final = (
-    "partition, sequence, tenant, function, uniq, handle, priority, due, submitted, losses,"
-    " reducer, workload, version"
-)
-TYPES: Final = (int, int, str, bytes, bytes, bytes, int, float, float, int, bytes, bytes, int)
 ROW: Final = f"(?1, ?2, {', '.join('?' * len(TYPES))})"
-
-RECORD_COLUMNS: Final = "kind, tenant, key, partition, function, about, data, expires, version"
-RECORD_TYPES: Final = (str, str, bytes, int, bytes, str, bytes, float, int)
 
 DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -206,38 +199,6 @@ def sync_folder(path: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def read_row(row: tuple[Any, ...]) -> Row:
-    found = types_of(row)
-    if found != TYPES:
-        names = COLUMNS.split(", ")
-        wrong = [name for name, a, b in zip(names, found, TYPES, strict=True) if a is not b]
-        return Spoilt(row[0], row[1], f"{', '.join(wrong)}: not of the kind that belongs there")
-    if not row[2].isprintable():
-        return Spoilt(row[0], row[1], "tenant: not a name")
-    if row[-1] != RECORD_VERSION:
-        return Spoilt(row[0], row[1], f"layout {row[-1]}, of which this version knows nothing")
-    return Keep(*row)
-
-
-def read_record(row: tuple[Any, ...]) -> Record | SpoiltRecord:
-    found = types_of(row)
-    kind, tenant, key, partition = row[:4]
-    spoilt = partial(SpoiltRecord, kind, tenant, key, partition)
-    if found != RECORD_TYPES:
-        names = RECORD_COLUMNS.split(", ")
-        wrong = [name for name, a, b in zip(names, found, RECORD_TYPES, strict=True) if a is not b]
-        return spoilt(f"{', '.join(wrong)}: not of the kind that belongs there")
-    if not row[1].isprintable():
-        return spoilt("tenant: not a name")
-    if row[-1] != RECORD_VERSION:
-        return spoilt(f"layout {row[-1]}, of which this version knows nothing")
-    return Record(*row)
-
-
-def types_of(row: Iterable[object]) -> tuple[type, ...]:
-    return tuple(map(type, row))
 
 
 def code_of(error: sqlite3.Error) -> int:
