@@ -347,6 +347,11 @@ def test_gearmands_answers_are_understood(
         assert "\tresize\n" in trigear("admin", "workers", *at).out
     assert trigear("job", "list", *at).out == f"{handle}\tyes\t0\t-\t-\t-\n"
     assert trigear("job", "status", *at, handle).out.split("\t")[1] == "queued"
+    shown = json.loads(trigear("job", "show", *at, handle, "--json").out)
+    assert shown["state"] == "queued"
+    assert (shown["background"], shown["losses"], shown["attempts"]) == (True, 0, 0)
+    assert (shown["function"], shown["worker"], shown["clients"]) == (None, None, None)
+    assert trigear("job", "show", *at, "H:nobody:1").status == 1
     assert trigear("admin", "version", *at).out.startswith("1.1.")
     assert trigear("admin", "create-function", *at, "new").status == 0
     assert trigear("admin", "drop-function", *at, "--yes", "new").status == 0
@@ -366,6 +371,8 @@ def test_perls_answers_are_understood(perl_server: str, trigear: Callable[..., S
         1,
         f"trigear: error: {perl_server} refused 'show jobs': unknown_command",
     )
+    shown = json.loads(trigear("job", "show", *at, handle, "--json").out)
+    assert (shown["state"], shown["losses"], shown["clients"]) == ("queued", None, None)
     assert trigear("job", "status", *at, handle).out.split("\t")[1] == "queued"
     with plain_worker(perl_server, mail=lambda job: job.complete(b"sent")):
         assert trigear("submit", *at, "mail", "").out == "sent"

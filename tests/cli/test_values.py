@@ -10,6 +10,7 @@ from trigear.cli.values import (
     parse_port,
     parse_size,
     parse_whole_seconds,
+    spell_duration,
 )
 
 HTTP = "http" if Path("/etc/services").exists() else "80"
@@ -39,6 +40,23 @@ def test_duration_has_a_unit_or_is_in_seconds(text: object, seconds: float) -> N
 def test_what_is_no_duration_is_told_how_to_write_one(text: object) -> None:
     with pytest.raises(ValueError, match=r"is not a duration: write 500ms, 30s, 5m or 24h"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0s"),
+        (0.9, "0s"),
+        (59, "59s"),
+        (60, "1m"),
+        (61, "1m 1s"),
+        (3600, "1h"),
+        (3605, "1h"),
+        (90061, "1d 1h"),
+    ],
+)
+def test_duration_is_spelt_in_its_two_largest_units(seconds: float, words: str) -> None:
+    assert spell_duration(seconds) == words
 
 
 def test_whole_seconds_are_one_at_least_and_not_broken() -> None:

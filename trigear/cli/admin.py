@@ -9,6 +9,7 @@ import click
 from trigear.cli import answers, job
 from trigear.cli.connecting import Servers, checked_word, connected, refusal, with_server
 from trigear.cli.groups import NearGroup
+from trigear.cli.job_show import show_command
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
@@ -84,6 +85,13 @@ listing(
     answers.FUNCTION_COLUMNS,
     answers.functions,
     "List the functions: status and priority-status in one.",
+    "no functions: none was ever submitted to or served",
+)
+listing(
+    "show-functions",
+    answers.SHOW_FUNCTIONS.heads,
+    answers.SHOW_FUNCTIONS.rows,
+    "List the functions with the jobs that have ended since the server started.",
     "no functions: none was ever submitted to or served",
 )
 listing(
@@ -297,3 +305,4 @@ def send_command(words: tuple[str, ...], *, servers: Servers) -> int:
 
 
 admin_group.add_command(job.cancel_command, "cancel-job")
+admin_group.add_command(show_command, "show-job")

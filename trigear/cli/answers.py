@@ -67,15 +67,34 @@ JOBS: Final = Listing(
     "jobs", columns("handle", "unique", "worker", "clients"), frozenset({"clients"})
 )
 
+SHOW_FUNCTIONS: Final = Listing(
+    "show functions",
+    columns("function", "total", "running", "workers", "completed", "failed", "dropped", "age"),
+    frozenset({"total", "running", "workers", "completed", "failed", "dropped", "age"}),
+)
+
 FUNCTION_COLUMNS: Final = columns("function", "high", "normal", "low", "running", "workers")
 JOB_COLUMNS: Final = columns("handle", "background", "losses", "unique", "worker", "clients")
 WORKER_COLUMNS: Final = columns("fd", "address", "id", "functions")
 CLIENT_COLUMNS: Final = columns("address", "handle", "unique", "worker")
 
 
+def is_unknown_command(error: Refused) -> bool:
+    """Whether a server refused because it has no such command: gearmand or Perl's server."""
+    return (
+        error.code in {"UNKNOWN_COMMAND", "UNKNOWN_SHOW_ARGUMENTS"}
+        or error.text.strip() == "unknown_command"
+    )
+
+
 def number(field: str | None) -> Cell:
     """A field as a number, if it is one."""
     return int(field) if field is not None and field.isascii() and field.isdigit() else field
+
+
+def as_cell(value: float | None) -> int | str | None:
+    """A number of a worker's; JSON has it as a number where it is whole."""
+    return value if value is None or isinstance(value, int) else f"{value:g}"
 
 
 def functions(client: BlockingClient) -> list[list[Cell]]:

@@ -152,6 +152,29 @@ def open_client(servers: Servers, *, timeout: float = PATIENCE) -> BlockingClien
     raise nobody(servers, refusals)
 
 
+def each_server(servers: Servers) -> Iterator[BlockingClient]:
+    """A client of every server that answers, one after the other: a job is at one of them.
+
+    Raises:
+        Failure: none answers.
+    """
+    from trigear.runtime.blocking import connect_blocking
+
+    refusals: list[tuple[Address, str]] = []
+    for address in servers.addresses:
+        try:
+            client = connect_blocking(address, timeout=PATIENCE)
+        except ConnectionLost as error:
+            refusals.append((address, reason(error)))
+            continue
+        with client:
+            yield client
+    if len(refusals) == len(servers.addresses):
+        raise nobody(servers, refusals)
+    for place, why in refusals:
+        remark(f"not asked: {place} ({why})")
+
+
 def nobody(servers: Servers, refusals: Sequence[tuple[Address, str]]) -> Failure:
     """What is said when no server can be reached."""
     where = ", ".join(f"{place} ({why})" for place, why in refusals)

@@ -8,31 +8,25 @@ import click
 
 from trigear.cli import answers
 from trigear.cli.connecting import (
-    PATIENCE,
     Servers,
     checked_word,
     connected,
-    nobody,
-    reason,
+    each_server,
     said_for,
     with_server,
 )
 from trigear.cli.groups import NearGroup
+from trigear.cli.job_show import GONE, show_command
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
 from trigear.cli.tables import columns, json_option, plain, show
-from trigear.errors import ConnectionLost, Refused
+from trigear.errors import Refused
 from trigear.model import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from trigear.runtime.address import Address
-    from trigear.runtime.blocking import BlockingClient
     from trigear.runtime.values import JobStatus
-
-GONE = "it is over, was cancelled or never was; servers keep no results"
 
 
 @click.group(
@@ -41,6 +35,7 @@ GONE = "it is over, was cancelled or never was; servers keep no results"
     epilog=examples(
         """
         trigear job list
+        trigear job show H:host:00000000000000000001
         trigear job status H:host:00000000000000000001
         trigear job cancel H:host:00000000000000000001
         """
@@ -50,29 +45,6 @@ GONE = "it is over, was cancelled or never was; servers keep no results"
 @click.help_option("--help")
 def job_group() -> None:
     """Ask about jobs, list them, cancel them."""
-
-
-def each_server(servers: Servers) -> Iterator[BlockingClient]:
-    """A client of every server that answers, one after the other: a job is at one of them.
-
-    Raises:
-        Failure: none answers.
-    """
-    from trigear.runtime.blocking import connect_blocking
-
-    refusals: list[tuple[Address, str]] = []
-    for address in servers.addresses:
-        try:
-            client = connect_blocking(address, timeout=PATIENCE)
-        except ConnectionLost as error:
-            refusals.append((address, reason(error)))
-            continue
-        with client, said_for(client):
-            yield client
-    if len(refusals) == len(servers.addresses):
-        raise nobody(servers, refusals)
-    for place, why in refusals:
-        remark(f"not asked: {place} ({why})")
 
 
 @job_group.command(
@@ -117,7 +89,8 @@ def find_job(
 ) -> tuple[Address | None, JobStatus | None]:
     """The server that knows a job, and what it knows; nothing if no server does."""
     for client in each_server(servers):
-        status = client.status_of_unique(name) if by_unique else client.status(name)
+        with said_for(client):
+            status = client.status_of_unique(name) if by_unique else client.status(name)
         if status.known:
             return client.address, status
     return None, None
@@ -136,15 +109,10 @@ def show_status(
     if as_json:
         heads = columns("job", "state", "numerator", "denominator", "clients", "server")
         numbers = (status.numerator, status.denominator) if status and known else (None, None)
-        show(heads, [(name, state, *map(as_cell, numbers), clients, address)], as_json=True)
+        show(heads, [(name, state, *map(answers.as_cell, numbers), clients, address)], as_json=True)
     else:
         heads = columns("job", "state", "progress", "clients", "server")
         show(heads, [(name, state, share, clients, address)], as_json=False)
-
-
-def as_cell(value: float | None) -> int | str | None:
-    """A number of a worker's; JSON has it as a number where it is whole."""
-    return value if value is None or isinstance(value, int) else f"{value:g}"
 
 
 @job_group.command(
@@ -228,3 +196,4 @@ def cancel(handle: str, where: Address) -> bool:
 
 
 job_group.add_command(cancel_command)
+job_group.add_command(show_command)

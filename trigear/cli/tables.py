@@ -77,6 +77,16 @@ def show(
         write(encoded("".join("\t".join(map(plain, row)) + "\n" for row in rows)))
 
 
+def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and what belongs to them to a person, one below the other."""
+    width = max(len(name) for name, _ in pairs)
+    bold = manners_of().color
+    for name, text in pairs:
+        head = f"{name}:".ljust(width + 1)
+        head = click.style(head, bold=True) if bold else head
+        write(encoded(f"{head}{GAP}{shown(text)}\n"))
+
+
 def write_json(document: dict[str, Any]) -> None:
     """Print one object on one line."""
     import json

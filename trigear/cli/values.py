@@ -48,6 +48,17 @@ def parse_duration(value: object) -> float:
     return float(found["number"]) * SECONDS[found["unit"]]
 
 
+def spell_duration(seconds: float) -> str:
+    """Whole seconds for people, in the two largest units: `45s`, `3m 20s`, `2d 4h`."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return " ".join(filter(None, parts[:2])) or "0s"
+
+
 def parse_whole_seconds(value: object) -> int:
     """The same for what the system counts in whole seconds: one at least.
 
