@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import ForeignServer, free_port, wait_until_it_answers
+from tests.conftest import ForeignServer, free_port, run_gearmand_c, wait_until_it_answers
 from tests.crash.process import PATIENCE, TRIGEAR, DurableServer
 from trigear.wire.packets import (
     CAN_DO,
@@ -285,8 +285,47 @@ def test_a_queue_that_gearmand_left_is_not_taken_for_ours(tmp_path: Path, peer_t
         )
         assert done.returncode == 1
         assert "gearmand's table 'gearman_queue' is in it, with 1 job" in done.stderr
-        assert "let gearmand work them off, or name another file" in done.stderr
+        assert "name another file, and take them into it with 'trigear store import'" in done.stderr
     assert queue.read_bytes() == before
+
+
+@pytest.mark.peers
+def test_jobs_move_from_gearmand_to_trigear_and_back(tmp_path: Path, peer_tools: PeerTools):
+    queue = tmp_path / "queue.sqlite3"
+    sqlite = ["-q", "libsqlite3", f"--libsqlite3-db={queue}"]
+    theirs = run_gearmand_c(peer_tools, tmp_path / "gearmand.log", *sqlite)
+    try:
+        tool = [str(peer_tools.gearman), "-h", "127.0.0.1", "-p", str(theirs.port), "-f", "f", "-b"]
+        for word in ("first", "second"):
+            subprocess.run([*tool, "-u", word, word], check=True, capture_output=True)
+    finally:
+        theirs.stop()
+    server = DurableServer(tmp_path)
+    server.database.parent.mkdir()
+    where = ["--store", f"sqlite://{server.database}"]
+    import_ = [*TRIGEAR, "store", "import", str(queue), "--yes", *where]
+    done = subprocess.run(import_, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert "imported 2 jobs" in done.stderr
+    with server:
+        with server.link() as worker:
+            worker.send(CAN_DO, b"f")
+            handle, _, unique, workload = grab(worker)[1]
+            assert (unique, workload.strip()) == (b"first", b"first")
+            worker.send(WORK_COMPLETE, handle, b"")
+        with server.link() as client:
+            submit(client, SUBMIT_JOB_BG, b"f", b"", b"")
+            submit(client, SUBMIT_JOB_EPOCH, b"f", b"", b"4102444800", b"late")
+    back = tmp_path / "back.sqlite3"
+    export = [*TRIGEAR, "store", "export", "--gearmand", str(back), *where]
+    done = subprocess.run(export, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert "3 jobs written" in done.stderr
+    theirs = run_gearmand_c(
+        peer_tools, tmp_path / "back.log", "-q", "libsqlite3", f"--libsqlite3-db={back}"
+    )
+    try:
+        assert theirs.ask(b"status", b".\n") == b"f\t3\t0\t0\n.\n"
+    finally:
+        theirs.stop()
 
 
 def test_gearmands_face_keeps_its_queue_in_the_file_that_is_named(tmp_path: Path):

@@ -155,8 +155,8 @@ GEARMANDS_JOB = "INSERT INTO \"gearman queue\" VALUES ('u', 'f', 1, x'00', 0)"
 def test_jobs_that_gearmand_left_in_the_file_are_not_passed_over_in_silence(place):
     run_sql(place.path, GEARMANDS_TABLE, GEARMANDS_JOB)
     words = refusal(place)
-    assert "gearmand's table 'gearman queue' is in it, with 1 job," in words
-    assert "let gearmand work them off, or name another file" in words
+    assert "gearmand's table 'gearman queue' is in it, with 1 job;" in words
+    assert "name another file, and take them into it with 'trigear store import'" in words
 
 
 def test_a_table_of_gearmands_without_jobs_is_no_hindrance_and_stays(place):
@@ -168,7 +168,7 @@ def test_a_table_of_gearmands_without_jobs_is_no_hindrance_and_stays(place):
     assert sequences(content(store)) == [1]
     store.close()
     run_sql(place.path, GEARMANDS_JOB)
-    assert "with 1 job," in refusal(place)
+    assert "with 1 job;" in refusal(place)
 
 
 def test_tables_of_a_later_version_are_left_alone_and_their_writer_is_named(place):

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "demo": Entry("trigear.cli.demo", "demo_command", "Watch a server and workers do real jobs."),
     "job": Entry("trigear.cli.job", "job_group", "Ask about jobs and cancel them."),
     "server": Entry("trigear.cli.server", "server_command", "Run the job server."),
+    "store": Entry("trigear.cli.stores", "store_group", "Look after the durable jobs."),
     "submit": Entry("trigear.cli.submit", "submit_command", "Submit jobs and print results."),
     "worker": Entry("trigear.cli.worker", "worker_command", "Do jobs, in Python or by a program."),
 }

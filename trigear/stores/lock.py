@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from trigear.errors import StoreUnusable
 
@@ -41,7 +42,14 @@ class LockFile:
         os.close(self._descriptor)
 
 
+PROBES: Final = 3
+"""How often a lock is tried that somebody else has: :func:`holder_of` has it for a moment."""
+
+PROBE_SECONDS: Final = 0.05
+
+
 def _locked(path: str) -> int:
+    probes = 0
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -49,9 +57,12 @@ def _locked(path: str) -> int:
             if _still_there(path, descriptor):
                 return descriptor
         except BlockingIOError as error:
-            # A holder that has only just started has not written its name yet.
-            who = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "just starting"
+            who = _name_in(descriptor)
             os.close(descriptor)
+            probes += 1
+            if probes < PROBES:
+                time.sleep(PROBE_SECONDS)
+                continue
             raise StoreUnusable(
                 f"it belongs to another server ({who}); stop that one, or give this one a place of"
                 " its own"
@@ -68,3 +79,29 @@ def _still_there(path: str, descriptor: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def holder_of(path: str) -> str | None:
+    """Who holds the lock, for people; None if nobody does.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        # Shared, so that two who ask do not take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _name_in(descriptor)
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _name_in(descriptor: int) -> str:
+    # A holder that has only just started has not written its name yet.
+    return os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "just starting"

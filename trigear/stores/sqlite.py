@@ -126,13 +126,9 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = open_file(self.path, "rw", BUSY_SECONDS, extra=self._extra)
-        try:
-            connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
-            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            connection.execute("PRAGMA secure_delete = FAST")
-        except sqlite3.Error:
-            connection.close()
-            raise
+        connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA secure_delete = FAST")
         return connection
 
     def _note_place(self) -> None:

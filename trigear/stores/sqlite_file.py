@@ -28,6 +28,22 @@ SCHEMA: Final = 2
 
 PAGE: Final = 8192
 
+RECORD_TABLE: Final = """
+CREATE TABLE record (
+    kind TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    key BLOB NOT NULL,
+    partition INTEGER NOT NULL,
+    function BLOB NOT NULL,
+    about TEXT NOT NULL,
+    data BLOB NOT NULL,
+    expires REAL NOT NULL,
+    version INTEGER NOT NULL,
+    batch INTEGER NOT NULL,
+    term INTEGER NOT NULL,
+    PRIMARY KEY (kind, tenant, key, partition)
+) WITHOUT ROWID"""
+
 TABLES: Final = f"""
 CREATE TABLE store (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -54,20 +70,7 @@ CREATE TABLE job (
     term INTEGER NOT NULL,
     PRIMARY KEY (partition, sequence)
 ) WITHOUT ROWID;
-CREATE TABLE record (
-    kind TEXT NOT NULL,
-    tenant TEXT NOT NULL,
-    key BLOB NOT NULL,
-    partition INTEGER NOT NULL,
-    function BLOB NOT NULL,
-    about TEXT NOT NULL,
-    data BLOB NOT NULL,
-    expires REAL NOT NULL,
-    version INTEGER NOT NULL,
-    batch INTEGER NOT NULL,
-    term INTEGER NOT NULL,
-    PRIMARY KEY (kind, tenant, key, partition)
-) WITHOUT ROWID;
+{RECORD_TABLE};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA};
 """
@@ -124,8 +127,8 @@ def is_ours(connection: sqlite3.Connection, *, schemas: Container[int] = (SCHEMA
             (jobs,) = connection.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()  # noqa: S608
             if jobs:
                 raise StoreUnusable(
-                    f"gearmand's table '{table}' is in it, with {counted(jobs, 'job')}, which"
-                    " trigear does not read; let gearmand work them off, or name another file"
+                    f"gearmand's table '{table}' is in it, with {counted(jobs, 'job')}; name"
+                    " another file, and take them into it with 'trigear store import'"
                 )
             tables.remove(table)
     (application,) = connection.execute("PRAGMA application_id").fetchone()
