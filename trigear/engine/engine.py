@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from trigear.broker.broker import Broker
 from trigear.broker.check import faults_of
@@ -24,6 +24,7 @@ from trigear.broker.timers import Timers
 from trigear.engine.admin import shown
 from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
 from trigear.engine.gate import Commit, Gate
+from trigear.engine.reads import Reads
 from trigear.engine.records import Kinds
 from trigear.engine.restore import restore
 from trigear.engine.session import Session
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from trigear.broker.jobs import Job
     from trigear.broker.peers import Peer
     from trigear.engine.gate import Pending, Together
+    from trigear.engine.reads import Fetch
     from trigear.protocol.server import ServerConnection
     from trigear.stores.base import Line, Record, Row, SpoiltRecord
 
@@ -101,6 +103,8 @@ class Engine:
         )
         if self._gate is not None:
             self._gate.serve(self.broker)
+        self.reads = Reads()
+        """What is to be read from the store."""
         self.kinds = Kinds()
         """Of records that the store keeps besides jobs."""
         self._sessions: dict[int, Session] = {}
@@ -229,6 +233,11 @@ class Engine:
         return self._gate is not None and not self._gate.idle
 
     @property
+    def waits(self) -> bool:
+        """Whether others are at work for it: its store writes, or reads."""
+        return self.unwritten or not self.reads.idle
+
+    @property
     def has_ticket(self) -> bool:
         """Whether :meth:`take_ticket` would return one."""
         return self._gate is not None and self._gate.has_commit
@@ -249,7 +258,12 @@ class Engine:
 
     def next_deadline(self) -> float:
         """When :meth:`tick` has something to do, by the monotonic clock."""
-        deadline = min(self.broker.next_deadline(), self._beats.next(), self._census)
+        deadline = min(
+            self.broker.next_deadline(),
+            self._beats.next(),
+            self._census,
+            self.reads.next_deadline(),
+        )
         return deadline if self._gate is None else min(deadline, self._gate.next_deadline())
 
     def tick(self, now: Now) -> None:
@@ -257,6 +271,7 @@ class Engine:
         self.now = now
         self.broker.tick(now)
         self._beats.run(now.monotonic, now)
+        self.reads.tick(now)
         if self._gate is not None:
             self._gate.tick(now)
         if now.monotonic >= self._census:
@@ -354,6 +369,12 @@ class Engine:
         assert self._gate is not None
         self._gate.done(ticket, error, now)
 
+    def fetched(self, ticket: Fetch, found: Mapping[Any, object], why: str, now: Now) -> None:
+        """What a :class:`Fetch` asked for was read, as far as it was there, by its keys; or it
+        could not be read, and ``why`` says so to those who asked."""
+        self.now = now
+        ticket.reads.done(ticket, found, why)
+
     # Drain
 
     def drain(self, now: Now) -> None:
@@ -376,7 +397,7 @@ class Engine:
     def drained(self) -> bool:
         """Whether nothing is left to wait for."""
         jobs = [f for t in self.broker.tenants.values() for f in t.functions.values()]
-        if self.unwritten:
+        if self.waits:
             return False
         if self.hands_out_nothing:
             return not any(function.running for function in jobs)

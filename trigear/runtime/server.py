@@ -7,6 +7,7 @@
     ├── hub            every connection
     ├── timer          the engine's deadlines
     ├── committer      one thread, one batch at a time (only with a store)
+    ├── reader         one thread, what is asked for (only with a store)
     └── drain          once asked for: waits until nothing runs or the grace is over
 """
 
@@ -36,6 +37,7 @@ from trigear.runtime.hub import LINGER, Hub
 from trigear.runtime.link import hidden_nursery
 from trigear.runtime.listeners import address_text, bind, peer_text, unlink_unix
 from trigear.runtime.loading import load, opened
+from trigear.runtime.reader import Reader, from_store
 from trigear.stores.base import KEY_BYTES, Owner, Tenure
 
 if TYPE_CHECKING:
@@ -168,15 +170,18 @@ async def _serve(
     timer = _Timer(engine, hub)
     committer = None if store is None else Committer(engine, store, hub.flush, limiter)
 
+    reader = None if store is None else Reader(engine, engine.reads, from_store(store), hub.flush)
+
     patience = PATIENCE if own_process else 0.0
     hub.patience = patience
 
     def after_pass() -> None:
         timer.look()
-        if committer is not None:
-            hub.patience = 0.0 if engine.unwritten else patience
+        if committer is not None and reader is not None:
+            hub.patience = 0.0 if engine.waits else patience
             if engine.has_ticket:
                 committer.offer()
+            reader.look()
             if engine.fenced:
                 server.failure = StoreFenced("another server owns the store now")
                 server.stop()
@@ -196,6 +201,8 @@ async def _serve(
             nursery.start_soon(timer.run)
             if committer is not None:
                 nursery.start_soon(committer.run)
+            if reader is not None:
+                nursery.start_soon(reader.run)
             nursery.start_soon(drain)
             nursery.start_soon(_listen, sockets, hub, config, listening)
             task_status.started(server)
