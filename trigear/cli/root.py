@@ -28,6 +28,7 @@ class Entry(NamedTuple):
 
 COMMANDS: Final = {
     "admin": Entry("trigear.cli.admin", "admin_group", "Look into a server and steer it."),
+    "bench": Entry("trigear.cli.bench", "bench_command", "Measure what a server of yours can do."),
     "completion": Entry("trigear.cli.completion", "completion_command", "Let your shell complete."),
     "config": Entry("trigear.cli.config", "config_group", "Check and show the configuration."),
     "context": Entry("trigear.cli.context", "context_group", "Name the servers you work with."),
