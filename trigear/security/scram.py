@@ -43,6 +43,9 @@ SALT_BYTES: Final = 16
 """Random bytes in a nonce and a salt of ours."""
 
 SALT_LEAST: Final = 12
+SALT_LIMIT: Final = 64
+"""Bytes of a salt that is accepted."""
+
 LEAST_ITERATIONS: Final = 4096
 MOST_ITERATIONS: Final = 10_000_000
 """Iterations of a verifier that is accepted; RFC 7677 sets the lower end."""
@@ -206,8 +209,8 @@ class Verifier:
                 f"the verifier has {verifier.iterations} iterations; "
                 f"{LEAST_ITERATIONS} to {MOST_ITERATIONS} are allowed"
             )
-        if len(verifier.salt) < SALT_LEAST:
-            raise ScramError(f"the verifier's salt is shorter than {SALT_LEAST} bytes")
+        if not SALT_LEAST <= len(verifier.salt) <= SALT_LIMIT:
+            raise ScramError(f"the verifier's salt has not {SALT_LEAST} to {SALT_LIMIT} bytes")
         if {len(verifier.stored_key), len(verifier.server_key)} != {verifier.hash.size}:
             raise ScramError(f"a key of the verifier has not {verifier.hash.size} bytes")
         return verifier
@@ -442,8 +445,8 @@ class ScramClient:
             raise ScramError("the server did not add to our nonce")
         _check_nonce(nonce[len(self._nonce) :])
         salt = _base64(salt_text)
-        if len(salt) < SALT_LEAST:
-            raise ScramError(f"the server's salt is shorter than {SALT_LEAST} bytes")
+        if not SALT_LEAST <= len(salt) <= SALT_LIMIT:
+            raise ScramError(f"the server's salt has not {SALT_LEAST} to {SALT_LIMIT} bytes")
         iterations = _number(iterations_text)
         if not self._least <= iterations <= self._most:
             raise ScramError(
