@@ -222,6 +222,8 @@ COMMAND_RULES: Final[Mapping[str, Rule]] = {
     "workers": _SEE,
     "show jobs": _SEE,
     "show unique jobs": _SEE,
+    "show job": _SEE,
+    "show functions": _SEE,
     "jobs": _SEE,
     "clients": _SEE,
     "result": _CHANGE,
