@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "server": Entry("trigear.cli.server", "server_command", "Run the job server."),
     "store": Entry("trigear.cli.stores", "store_group", "Look after the durable jobs."),
     "submit": Entry("trigear.cli.submit", "submit_command", "Submit jobs and print results."),
+    "top": Entry("trigear.cli.top", "top_command", "Watch the functions of a server."),
     "worker": Entry("trigear.cli.worker", "worker_command", "Do jobs, in Python or by a program."),
 }
 

@@ -12,7 +12,7 @@ from trigear.cli.manners import manners_of, remark
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-Cell = str | int | bool | None | tuple[str, ...]
+Cell = str | int | float | bool | None | tuple[str, ...]
 """One field; a tuple is a list, None is what the server does not say."""
 
 GAP: Final = "  "
@@ -101,10 +101,7 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[str]:
     texts = [[shown(plain(cell)) for cell in row] for row in rows]
     titles = [head.title for head in heads]
     widths = [max(map(len, column)) for column in zip(titles, *texts, strict=True)]
-    right = [
-        all(isinstance(cell, int) and not isinstance(cell, bool) for cell in column)
-        for column in zip(*rows, strict=True)
-    ]
+    right = [are_numbers(column) for column in zip(*rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         return GAP.join(
@@ -115,6 +112,14 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[str]:
     head = line(titles)
     bold = click.style(head, bold=True) if manners_of().color else head
     return [bold, *map(line, texts)]
+
+
+def are_numbers(column: Sequence[Cell]) -> bool:
+    """Whether a column holds numbers, as far as it holds anything."""
+    known = [cell for cell in column if cell is not None]
+    return bool(known) and all(
+        isinstance(cell, int | float) and not isinstance(cell, bool) for cell in known
+    )
 
 
 def plain(cell: Cell) -> str:

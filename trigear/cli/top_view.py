@@ -1,0 +1,195 @@
+"""The view of `trigear top` on a terminal: drawn anew at every look, steered by single keys."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import termios
+import time
+import tty
+from typing import TYPE_CHECKING, Final, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from trigear.cli.connecting import PATIENCE, open_client, said_for
+from trigear.cli.manners import manners_of
+from trigear.cli.report import Failure, Status, line_for
+from trigear.cli.tables import plain, shown
+from trigear.cli.top import COLUMNS, look, rows_of
+from trigear.cli.values import spell_duration
+from trigear.errors import TrigearError
+from trigear.model import counted
+from trigear.runtime.blocking import connect_blocking
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+    from trigear.cli.connecting import Servers
+    from trigear.cli.tables import Cell
+    from trigear.cli.top import Look
+
+FURNITURE: Final = 5
+"""Lines of the screen that are no rows: above, the heads of the columns, and below."""
+
+HELP: Final = "q ends · s sorts · space looks now"
+
+
+def watch(servers: Servers, interval: float) -> int:
+    """Show the functions until somebody types q.
+
+    Args:
+        servers: where to look.
+        interval: seconds between two looks.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        Failure: no server can be reached at the beginning. Later it is waited for.
+    """
+    view = View(servers, interval)
+    try:
+        # What would end the program at once must not leave the terminal as it is in between.
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            view.run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    except KeyboardInterrupt:
+        pass  # nothing was under way
+    finally:
+        view.client.close()
+    return Status.DONE
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+class View:
+    """What is shown, and where it comes from."""
+
+    def __init__(self, servers: Servers, interval: float) -> None:
+        self.servers = servers
+        self.interval = interval
+        self.client = open_client(servers)
+        self.before: Look | None = None
+        self.after = self.ask()
+        self.trouble = ""
+        self.by_name = False
+        self.console = Console(no_color=not manners_of().color, highlight=False)
+
+    def ask(self) -> Look:
+        with said_for(self.client, "'show functions'"):
+            return look(self.client)
+
+    def run(self) -> None:
+        with (
+            Keys() as keys,
+            Live(console=self.console, screen=True, auto_refresh=False) as live,
+        ):
+            due = time.monotonic() + self.interval
+            while True:
+                live.update(self.picture(), refresh=True)
+                match keys.wait(due - time.monotonic()):
+                    case "q" | "Q":
+                        return
+                    case "s":
+                        self.by_name = not self.by_name
+                    case " " | "":
+                        self.look_again()
+                        due = time.monotonic() + self.interval
+                    case _:
+                        pass
+
+    def look_again(self) -> None:
+        """Take another look; a server that is gone is looked for every time."""
+        try:
+            if self.trouble:
+                self.client.close()
+                places = self.servers.addresses
+                self.client = connect_blocking(places, timeout=min(PATIENCE, self.interval))
+            fresh = self.ask()
+        except (TrigearError, Failure, TimeoutError) as error:
+            self.trouble = line_for(error)
+            return
+        # Rates over a time in which nobody counted would be wrong.
+        self.before = None if self.trouble else self.after
+        self.after = fresh
+        self.trouble = ""
+
+    def picture(self) -> Group:
+        rows = rows_of(self.before, self.after)
+        if self.by_name:
+            rows.sort(key=lambda row: str(row[0]))
+        running = sum(counts.running for counts in self.after.functions.values())
+        queued = sum(counts.queued for counts in self.after.functions.values())
+        head = (
+            f"trigear top · {self.client.address} · {counted(len(rows), 'function')} ·"
+            f" {counted(queued, 'job')} queued, {running} running · {time.strftime('%H:%M:%S')}"
+        )
+        room = max(1, self.console.height - FURNITURE)
+        hidden = len(rows) - room
+        foot = f"{HELP}{f' · {hidden} more below' if hidden > 0 else ''}"
+        trouble = [Text(f"{self.trouble}; trying again", style="red")] if self.trouble else []
+        return Group(Text(head, no_wrap=True), *trouble, table_of(rows[:room]), Text(foot, "dim"))
+
+
+def table_of(rows: list[list[Cell]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in COLUMNS:
+        words = head.title if head.key == "function" else f"{head.title}{UNITS.get(head.key, '')}"
+        table.add_column(words, justify="left" if head.key == "function" else "right", no_wrap=True)
+    for row in rows:
+        *cells, oldest = row
+        waits = spell_duration(oldest) if isinstance(oldest, int) else plain(oldest)
+        # A queue that nobody works on is what one looks for here.
+        lonely = row[1] and not row[3]
+        texts = [Text(shown(plain(cell))) for cell in cells]
+        table.add_row(*texts, waits, style="yellow" if lonely else None)
+    return table
+
+
+UNITS: Final = {"arriving": "/S", "completing": "/S", "failing": "/S"}
+
+
+class Keys:
+    """Single keys from the terminal, if standard input is one; else time passes."""
+
+    def __init__(self) -> None:
+        self.descriptor = sys.stdin.fileno() if sys.stdin.isatty() else -1
+
+    def __enter__(self) -> Self:
+        if self.descriptor >= 0:
+            self.before = termios.tcgetattr(self.descriptor)
+            tty.setcbreak(self.descriptor)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.descriptor >= 0:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(self.descriptor, termios.TCSADRAIN, self.before)
+
+    def wait(self, seconds: float) -> str:
+        """The next key within this time, or nothing."""
+        sources = [self.descriptor] if self.descriptor >= 0 else []
+        ready, _, _ = select.select(sources, [], [], max(0.0, seconds))
+        if not ready:
+            return ""
+        try:
+            key = os.read(self.descriptor, 1)
+        except OSError:
+            key = b""
+        # A terminal that is gone is ready at once, again and again.
+        return key.decode("latin-1") or "q"
