@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from trigear.model import printable, public
+from trigear.model import printable, public, said
 
 
 @public
@@ -97,6 +97,11 @@ class JobError(TrigearError):
     what: ClassVar[str] = "did not end well"
 
     def __init__(self, handle: bytes = b"") -> None:
+        if not isinstance(handle, bytes):
+            raise TypeError(
+                f"{type(self).__name__} takes a job's handle or nothing, and no words: a failure"
+                " has none. Raise any other exception, and its words are sent"
+            )
         name = f"job {printable(handle)}" if handle else "the job"
         super().__init__(f"{name} {self.what}")
         self.handle = handle
@@ -117,6 +122,8 @@ class JobRaised(JobError):
 
     def __init__(self, handle: bytes, data: bytes) -> None:
         super().__init__(handle)
+        if words := said(data):
+            self.args = (f"{self}: {words}",)
         self.data = data
 
 

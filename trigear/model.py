@@ -17,7 +17,25 @@ def public(thing: Thing) -> Thing:
 def printable(name: bytes) -> str:
     """A name or words from a peer, fit for people: nothing in it ends a line or speaks to a
     terminal."""
-    text = name.decode("utf-8", "backslashreplace")
+    return _harmless(name.decode("utf-8", "backslashreplace"))
+
+
+SAID = 300
+"""Characters shown of what a peer says about an error."""
+
+
+def said(data: bytes, limit: int | None = SAID) -> str:
+    """What a peer says about an error, as one line for people: text, or how much there is that is
+    none. At most ``limit`` characters of it."""
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError:
+        return f"{counted(len(data), 'byte that is', 'bytes that are')} no text"
+    text = _harmless(" · ".join(filter(None, map(str.strip, lines))))
+    return text if limit is None or len(text) <= limit else f"{text[:limit]} …"
+
+
+def _harmless(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(

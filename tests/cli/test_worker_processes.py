@@ -347,10 +347,19 @@ def test_a_process_that_cannot_be_started_ends_no_other(
     [
         ("none:worker", "", "none:worker: no module 'none': start where it can be imported from"),
         ("bad:worker", "import no_such_thing", "bad needs the module 'no_such_thing'"),
-        ("bad:worker", "x = ", "importing bad raised SyntaxError"),
+        ("bad:worker", "x = ", "bad.py, line 1); --debug shows more"),
+        ("bad:worker", "\n1/0", "importing bad raised ZeroDivisionError: division by zero ("),
+        ("bad:worker", "\n1/0", "bad.py, line 2); --debug shows more"),
+        (
+            "bad:worker",
+            "import trigear, trio\nworker = trigear.Worker()\nworker.register('f', len)\n"
+            "trio.run(worker.run, 'localhost')",
+            "bad runs its worker while it is imported, and `trigear worker` would run it: put that"
+            " line under `if __name__ == '__main__':`",
+        ),
         ("bad:worker", "", "module 'bad' has no 'worker'; it has no Worker"),
         ("jobs:wroker", "", "module 'jobs' has no 'wroker'; its workers: worker"),
-        ("bad:worker", "worker = 3", "bad:worker: is a int, not a trigear.Worker"),
+        ("bad:worker", "worker = 3", "bad:worker: this is no trigear.Worker, but of the type int"),
         (
             "bad:worker",
             "from trigear import Worker\nworker = Worker()",
@@ -363,6 +372,23 @@ def test_what_is_no_worker_is_told_in_one_line(
 ) -> None:
     (folder / "bad.py").write_text(code)
     worker = begin(target, *ROOT, cwd=folder, waiting=False)
+    assert worker.wait() == Status.USAGE
+    (line,) = worker.lines
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["-f", "upper", "no-such-program"], "no program 'no-such-program' on the PATH"),
+        (["-f", "upper", "./none"], "there is no program './none' that can be run"),
+        (["jobs:worker", "-f", "upper"], "'jobs:worker' on the PATH; a worker in Python has no -f"),
+    ],
+)
+def test_a_program_that_is_not_there_is_told_before_any_job(
+    begin: Callable[..., AtWork], folder: Path, command: list[str], says: str
+) -> None:
+    worker = begin(*ROOT, *command, cwd=folder, waiting=False)
     assert worker.wait() == Status.USAGE
     (line,) = worker.lines
     assert says in line

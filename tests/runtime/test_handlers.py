@@ -107,7 +107,7 @@ async def test_a_plain_function_that_returns_a_coroutine_is_told_so() -> None:
         await assign(server)
         said, _, text = await server.hears()
         assert said == "WORK_EXCEPTION"
-        assert b"make it `async def`" in text  # type: ignore[operator]
+        assert b"returned a coroutine: await it, in an `async def`" in text  # type: ignore[operator]
 
 
 async def test_a_thread_keeps_its_place_until_it_ends() -> None:

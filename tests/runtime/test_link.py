@@ -144,7 +144,10 @@ async def test_the_end_may_come_in_the_middle_of_a_packet() -> None:
 
 async def test_a_broken_protocol_ends_the_link_and_says_why() -> None:
     failure = await end_by(ScriptedServer.hangs_up, response(NOOP))
-    assert str(failure) == "the server broke the protocol"
+    assert str(failure) == (
+        "the server broke the protocol: the server sent NOOP, which is not for a client;"
+        " is it a Gearman server?"
+    )
     assert isinstance(failure.__cause__, RemoteProtocolError)
 
 

@@ -165,9 +165,9 @@ async def miss_its_own_deadline(job: WorkerJob) -> bytes:
     ("handler", "says"),
     [
         (raise_error, "ValueError: größe"),
-        (return_text, "TypeError: bytes are needed, not str: encode it first"),
-        (raise_a_group, "ExceptionGroup: Exceptions from Trio nursery (1 sub-exception)"),
-        (miss_its_own_deadline, "TooSlowError: "),
+        (return_text, "TypeError: the handler returned str, not bytes: encode it"),
+        (raise_a_group, "ValueError: größe"),
+        (miss_its_own_deadline, "TooSlowError"),
     ],
 )
 async def test_a_handler_that_raises_sends_an_exception_and_nothing_after_it(
@@ -337,7 +337,7 @@ async def test_a_lost_connection_cancels_the_handlers_and_is_made_again(
         await server.expects(("GRAB_JOB_UNIQ",))
         nursery.cancel_scope.cancel()
         await server.hangs_up()
-    assert "the server closed the connection; trying again in" in caplog.text
+    assert "the server closed the connection (trying again in" in caplog.text
 
 
 @pytest.mark.parametrize("end", ["returns", "raises"])

@@ -219,7 +219,7 @@ def said_for(client: BlockingClient, what: str = "") -> Iterator[None]:
         yield
     except ConnectionLost as error:
         if isinstance(error.__cause__, RemoteProtocolError):
-            raise Failure(f"{error}; is it a Gearman server?", Status.NO_SERVER) from error
+            raise Failure(str(error), Status.NO_SERVER) from error
         raise
     except Refused as error:
         raise refusal(client, error, what) from error

@@ -24,7 +24,7 @@ from trigear.errors import (
     Refused,
     TrigearError,
 )
-from trigear.model import counted
+from trigear.model import SAID, counted, said
 from trigear.protocol import events
 
 if TYPE_CHECKING:
@@ -40,9 +40,6 @@ ACCEPTANCE: Final = 30.0
 
 AHEAD: Final = 16
 """How many times `--parallel` jobs may be done and wait for their turn to be printed."""
-
-SAID: Final = 300
-"""Characters shown of what an exception says."""
 
 
 def run(plan: Plan, servers: Servers, manners: Manners) -> int:
@@ -286,13 +283,9 @@ class Submitter:
 
     def told_by(self, data: bytes) -> str:
         """What an exception says, as one line."""
-        try:
-            text = " · ".join(filter(None, map(str.strip, data.decode().splitlines())))
-        except UnicodeDecodeError:
-            return f"{counted(len(data), 'byte that is', 'bytes that are')} no text"
-        text = shown(text)
-        if len(text) > SAID and not self.manners.verbose:
-            text = f"{text[:SAID]} … (--verbose shows all)"
+        text = said(data, None if self.manners.verbose else SAID)
+        if text.endswith(" …"):
+            text = f"{text} (--verbose shows all)"
         return text or "without a word"
 
     def refused(self, order: Order, error: Refused) -> None:

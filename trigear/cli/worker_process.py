@@ -14,6 +14,7 @@ import dataclasses
 import importlib
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -160,10 +161,21 @@ def load(plan: WorkerPlan) -> Worker:
 
 
 def programs(plan: WorkerPlan) -> Worker:
-    """A worker whose functions are done by a program."""
+    """A worker whose functions are done by a program.
+
+    Raises:
+        Failure: there is no such program.
+    """
     from trigear.runtime.program import echo_to_stdout, program
     from trigear.runtime.worker import Worker
 
+    if plan.command and shutil.which(plan.command[0]) is None:
+        name = plan.command[0]
+        where = f"inside the root {plan.chroot}" if plan.chroot else "on the PATH"
+        if "/" in name:
+            where = f"{where} that can be run" if plan.chroot else "that can be run"
+        hint = "; a worker in Python has no -f before it" if ":" in name else ""
+        raise Failure(f"there is no program '{name}' {where}{hint}", Status.USAGE)
     worker = Worker()
     handler = program(plan.command, lines=plan.lines) if plan.command else echo_to_stdout
     for function in dict.fromkeys(plan.functions):
@@ -177,13 +189,14 @@ def imported(target: str, folder: str, root: str | None = None) -> Worker:
     Raises:
         Failure: there is none; the message says what there is instead.
     """
-    from trigear.runtime.worker import Worker
+    from trigear.runtime.worker import Worker, importing
 
     name, _, path = target.partition(":")
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        found: object = importlib.import_module(name)
+        with importing(name):
+            found: object = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise Failure(
@@ -203,10 +216,8 @@ def imported(target: str, folder: str, root: str | None = None) -> Worker:
             Status.USAGE,
         ) from error
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
         raise Failure(
-            f"{target}: importing {name} raised {type(error).__name__}: {error}"
-            f" ({last.filename}, line {last.lineno}); --debug shows where",
+            f"{target}: importing {name} raised {where_raised(error)}; --debug shows more",
             Status.USAGE,
         ) from error
     module = found
@@ -220,12 +231,30 @@ def imported(target: str, folder: str, root: str | None = None) -> Worker:
                 f"{target}: module '{name}' has no '{path}'{hint}", Status.USAGE
             ) from error
     if not isinstance(found, Worker):
-        raise Failure(f"{target}: is a {type(found).__name__}, not a trigear.Worker", Status.USAGE)
+        raise Failure(
+            f"{target}: this is no trigear.Worker, but of the type {type(found).__name__}",
+            Status.USAGE,
+        )
     if not found.functions:
         raise Failure(
             f"{target}: has no functions: give it one with @{path}.function(...)", Status.USAGE
         )
     return found
+
+
+def where_raised(error: Exception) -> str:
+    """What an import raised, and where in the code of others that was."""
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"{kind}: {error.msg} ({error.filename}, line {error.lineno})"
+    steps = list(traceback.walk_tb(error.__traceback__))
+    theirs = [
+        (frame.f_code.co_filename, line)
+        for frame, line in steps
+        if not frame.f_globals.get("__name__", "").startswith(("trigear.", "trio.", "importlib."))
+    ]
+    file, line = theirs[-1] if theirs else (steps[-1][0].f_code.co_filename, steps[-1][1])
+    return f"{kind}: {error} ({file}, line {line})"
 
 
 # Working

@@ -102,6 +102,24 @@ def parse_address(
     return Address(host, int(port))
 
 
+def as_address(server: str | Address, hint: str = "") -> Address:
+    """The address that a program has given, as text or read already.
+
+    Args:
+        server: it.
+        hint: what to say to those who give something else.
+
+    Raises:
+        ConfigError: the text is no address.
+        TypeError: this is neither.
+    """
+    if isinstance(server, Address):
+        return server
+    if not isinstance(server, str):
+        raise TypeError(f"{server!r} is no address: a text like 'localhost:4730' is needed{hint}")
+    return parse_address(server)
+
+
 def _is_ipv6(host: str) -> bool:
     import ipaddress  # costs a millisecond, and most addresses are names
 

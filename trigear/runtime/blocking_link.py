@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from trigear.errors import ConfigError, ConnectionLost, LocalProtocolError, Refused
 from trigear.protocol import events
 from trigear.protocol.client import ClientConnection, Submission
-from trigear.runtime.address import Address, parse_address
-from trigear.runtime.values import again, words_for
+from trigear.runtime.address import Address, as_address
+from trigear.runtime.values import again, breach, words_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -201,7 +201,7 @@ class BlockingLink:
         self.machine.receive(data)
         for event in self.machine.events():
             if isinstance(event, events.Broken):
-                self._lose(f"{self.address} broke the protocol: {event.error.text}", event.error)
+                self._lose(breach(str(self.address), event.error), event.error)
                 return
             assert isinstance(event, events.OfRequest), "all that a client hears is about a request"
             waiting = self._waiting.get(event.token)
@@ -228,7 +228,7 @@ def open_blocking_link(
         ConfigError: this is no address.
     """
     several = [servers] if isinstance(servers, str | Address) else list(servers)
-    places = [parse_address(one) if isinstance(one, str) else one for one in several]
+    places = [as_address(one) for one in several]
     if not places:
         raise ConfigError("servers", "there is none", "name one, such as localhost:4730")
     failures: list[tuple[Address, OSError]] = []

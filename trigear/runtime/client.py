@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -24,9 +24,10 @@ from trigear.model import Priority, public
 from trigear.protocol import events
 from trigear.protocol.choice import home_of
 from trigear.protocol.client import ClientConnection
-from trigear.runtime.address import Address, parse_address
+from trigear.runtime.address import Address, as_address
 from trigear.runtime.batch import Batch
 from trigear.runtime.link import hidden_nursery, open_stream
+from trigear.runtime.opening import Opening
 from trigear.runtime.order import Order, background, submission
 from trigear.runtime.pool import Place, Pool
 from trigear.runtime.values import (
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
     import trio
 
     from trigear.protocol.asking import Request
+
+WITHOUT_TRIO: Final = (
+    "Without Trio there is trigear.connect_blocking; under asyncio, call it in asyncio.to_thread"
+)
 
 PATIENCE: Final = 10.0
 """Seconds that a call waits for a server while all are down: what a restart takes, amply."""
@@ -118,8 +123,7 @@ class Client:
         with upstream.listening(submission(order, upstream.machine), job):
             return await job.result()
 
-    @asynccontextmanager
-    async def open_job(
+    def open_job(
         self,
         function: str | bytes,
         workload: bytes,
@@ -127,7 +131,7 @@ class Client:
         unique: str | bytes = b"",
         priority: AnyPriority = Priority.NORMAL,
         keep: bool = True,
-    ) -> AsyncIterator[Job]:
+    ) -> AbstractAsyncContextManager[Job]:
         """Submit a job and follow it. The body begins when the server has the job.
 
         Args:
@@ -147,6 +151,10 @@ class Client:
         the same, cancelled or not.
         """
         order = Order.of(function, workload, unique, priority)
+        return Opening(self._open_job(order, keep), "client.open_job(...)", "job", WITHOUT_TRIO)
+
+    @asynccontextmanager
+    async def _open_job(self, order: Order, keep: bool) -> AsyncIterator[Job]:
         upstream = await self._pool.pick(order.home(self._pool))
         assert upstream.link is not None, "picked because it is up"
         job = Job(upstream.link, keep=keep)
@@ -243,6 +251,7 @@ class Client:
             An iterator for one task. Leaving it early: see :class:`Batch`.
 
         Raises:
+            TypeError: ``workloads`` is a single one.
             ValueError: there is no such priority; ``concurrency`` is less than one; ``resubmit``
                 without ``unique``.
 
@@ -250,6 +259,8 @@ class Client:
         """
         if concurrency < 1:
             raise ValueError(f"concurrency={concurrency}: at least one job at a time is needed")
+        if isinstance(workloads, str | bytes | bytearray | memoryview):
+            raise TypeError("map takes many workloads, and this is one: put it into a list")
         if resubmit and unique is None:
             raise ValueError("resubmit=True needs unique, a function that gives each workload one")
 
@@ -368,13 +379,12 @@ def status_in(reply: events.OfRequest) -> JobStatus:
 
 
 @public
-@asynccontextmanager
-async def connect(
+def connect(
     *addresses: str | Address,
     client_id: str | None = None,
     patience: float = PATIENCE,
     rng: random.Random | None = None,
-) -> AsyncIterator[Client]:
+) -> AbstractAsyncContextManager[Client]:
     """Connect to the servers that jobs shall be submitted to; the body's end hangs up.
 
     Of several servers a submission with a unique goes to the one that the unique chooses, by the
@@ -394,18 +404,20 @@ async def connect(
     Raises:
         ConnectionLost: on entering, nobody answers at any of the addresses.
         ConfigError: this is no address.
+        TypeError: the same, and no text either.
         LocalProtocolError: the client id is not one word.
         ValueError: the patience is negative.
+        RuntimeError: on entering, this is not a Trio program.
 
     Cancellation: on entering, the attempt is given up. In the body, what was queued is sent first,
     for at most two seconds.
     """
     places = []
     for address in addresses or ("localhost",):
-        where = parse_address(address) if isinstance(address, str) else address
+        where = as_address(address, "; several servers are several arguments")
         places.append(Place(str(where), partial(open_stream, where)))
-    async with connect_to(places, client_id=client_id, patience=patience, rng=rng) as client:
-        yield client
+    opening = connect_to(places, client_id=client_id, patience=patience, rng=rng)
+    return Opening(opening, "trigear.connect(...)", "client", WITHOUT_TRIO)
 
 
 @asynccontextmanager

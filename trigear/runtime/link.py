@@ -19,7 +19,7 @@ import trio
 
 from trigear.errors import ConnectionLost, TrigearInternalError
 from trigear.protocol.events import Broken
-from trigear.runtime.values import again, words_for
+from trigear.runtime.values import again, breach, words_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -145,7 +145,7 @@ class Link(Generic[Column]):
                 self.machine.receive(bytes(data))
                 for event in self.machine.events():
                     if isinstance(event, Broken):
-                        lost = ConnectionLost(f"{self._name} broke the protocol")
+                        lost = ConnectionLost(breach(self._name, event.error))
                         lost.__cause__ = event.error
                         self._lose(lost)
                         return

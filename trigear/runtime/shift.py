@@ -41,8 +41,9 @@ import trio
 from trigear.errors import ConnectionLost, JobFailed, Refused, TrigearError
 from trigear.protocol import events
 from trigear.protocol.worker import State, WorkerConnection
-from trigear.runtime.job import WorkerJob
-from trigear.runtime.values import again, as_data
+from trigear.runtime.job import WorkerJob, text
+from trigear.runtime.telling import as_result, for_log, in_words
+from trigear.runtime.values import again
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +103,8 @@ class Crew:
     """What all connections of a running worker share.
 
     ``total`` is how many jobs it may begin in its life; None for any number. ``over`` is set when
-    it shall end, because of ``failure`` or because nobody is at work any more.
+    it shall end, because of ``failure`` or because nobody is at work any more. ``busy`` are the
+    functions of jobs that have just ended, for whoever looks for the one that took so long.
     """
 
     functions: Mapping[bytes, Function]
@@ -119,6 +121,7 @@ class Crew:
     keepers: int = 0
     ending: bool = False
     jobs: trio.Nursery = field(init=False)
+    busy: set[bytes] = field(default_factory=set)
     _waits: set[trio.CancelScope] = field(default_factory=set)
     _taken: int = 0
     _begun: int = 0
@@ -189,6 +192,18 @@ class Crew:
         if self.total is not None and self.counts.started >= self.total:
             self.drain(math.inf)
 
+    def stood_still(self, seconds: float) -> None:
+        """Hear that the event loop did not get on."""
+        names = self.busy.union(*(shift.functions for shift in self.shifts))
+        busy = f", busy with {', '.join(sorted(map(text, names)))}" if names else ""
+        log.warning(
+            "the event loop stood still for %.1f s%s: meanwhile no other job goes on, and servers"
+            " hear no sign of life. A handler that computes or blocks belongs into a thread: make"
+            " it a plain `def`",
+            seconds,
+            busy,
+        )
+
     def fail(self, failure: TrigearError) -> None:
         """End the worker with this error."""
         self.failure = self.failure or failure
@@ -198,11 +213,12 @@ class Crew:
 class Held(WorkerJob):
     """A job in the hands of a shift."""
 
-    __slots__ = ("deadline", "notice", "scope")
+    __slots__ = ("deadline", "notice", "scope", "timeout")
 
     def __init__(self, assigned: events.Assigned, shift: Shift, timeout: float | None) -> None:
         super().__init__(assigned, shift)
-        self.deadline = math.inf if timeout is None else trio.current_time() + timeout
+        self.timeout = math.inf if timeout is None else timeout
+        self.deadline = trio.current_time() + self.timeout
         self.scope = trio.CancelScope(deadline=self.deadline)
         self.notice: str | None = None  # why the server does not want it any more
 
@@ -235,6 +251,11 @@ class Shift:
     def jobs(self) -> int:
         """How many jobs it holds."""
         return len(self._held)
+
+    @property
+    def functions(self) -> set[bytes]:
+        """The functions of the jobs that it holds."""
+        return {job.function for job in self._held}
 
     @property
     def busy(self) -> bool:
@@ -391,6 +412,7 @@ class Shift:
                 await self._call(job, function.call)
             finally:
                 job.over = True
+                self.crew.busy.add(job.function)
                 self._held.discard(job)
                 self.link.kick()
                 if self._leaving and not self._held:
@@ -412,7 +434,6 @@ class Shift:
         with job.scope:
             try:
                 result = await call(job)
-                answer = b"" if result is None else as_data(result)
             except Exception as error:
                 if trio.current_effective_deadline() == -math.inf:
                     # It stopped, in its own way.
@@ -421,11 +442,20 @@ class Shift:
                 else:
                     self._raised(job, error)
             else:
-                if self._answerable(job):
-                    self.link.machine.work_complete(job.handle, answer)
-                    self.crew.counts.completed += 1
+                self._returned(job, result)
             return
         self._give_up(job)
+
+    def _returned(self, job: Held, result: object) -> None:
+        try:
+            answer = as_result(result)
+        except TypeError as error:
+            # Where this was found says nothing about where it is wrong.
+            self._raised(job, error.with_traceback(None))
+            return
+        if self._answerable(job):
+            self.link.machine.work_complete(job.handle, answer)
+            self.crew.counts.completed += 1
 
     def _answerable(self, job: Held) -> bool:
         if self.link.open and job.notice is None:
@@ -440,15 +470,15 @@ class Shift:
         if failed:
             log.info("%r failed", job)
         else:
-            log.warning("%r raised", job, exc_info=error)
+            log.warning("%r raised", job, exc_info=for_log(error))
         if not self._answerable(job):
             return
         if failed:
             self.link.machine.work_fail(job.handle)
             self.crew.counts.failed += 1
         else:
-            says = f"{type(error).__name__}: {error}"
-            self.link.machine.work_exception(job.handle, says.encode("utf-8", "backslashreplace"))
+            says = in_words(error).encode("utf-8", "backslashreplace")
+            self.link.machine.work_exception(job.handle, says)
             self.crew.counts.raised += 1
 
     def _give_up(self, job: Held) -> None:
@@ -461,7 +491,11 @@ class Shift:
             self.crew.counts.lost += 1
         else:
             late = job.deadline <= trio.current_time()
-            why = "took too long" if late else "did not end in time for the end of the worker"
+            why = (
+                f"took longer than its timeout of {job.timeout:g} s"
+                if late
+                else "did not end in time for the end of the worker"
+            )
             log.warning("%r %s and was cancelled; others will do it", job, why)
             self.crew.counts.released += 1
             self._release(job, b"deadline" if late else b"drain")

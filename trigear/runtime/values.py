@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from trigear.errors import RemoteProtocolError
+
 AnyPriority = Priority | Literal["high", "normal", "low"]
 """A priority as callers write it."""
 
@@ -37,8 +39,16 @@ class JobStatus:
 
 
 def as_name(name: str | bytes) -> bytes:
-    """A name as it goes over the wire."""
-    return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+    """A name as it goes over the wire.
+
+    Raises:
+        TypeError: it is neither text nor bytes.
+    """
+    if isinstance(name, str):
+        return name.encode("utf-8", "surrogateescape")
+    if not isinstance(name, bytes | bytearray):
+        raise TypeError(f"{name!r} is no name: text or bytes are needed")
+    return bytes(name)
 
 
 def as_priority(priority: AnyPriority) -> Priority:
@@ -76,6 +86,11 @@ def words_for(error: OSError) -> str:
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or str(error)
     return os.strerror(error.errno)
+
+
+def breach(name: str, error: RemoteProtocolError) -> str:
+    """What is said of a server that broke the protocol: mostly it is none."""
+    return f"{name} broke the protocol: {error.text}; is it a Gearman server?"
 
 
 def again(failure: ConnectionLost) -> ConnectionLost:

@@ -52,8 +52,8 @@ import math
 import os
 import platform
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -62,12 +62,14 @@ import trio
 from trigear.errors import ConnectionLost
 from trigear.model import public
 from trigear.protocol.worker import WorkerConnection
-from trigear.runtime.address import Address, parse_address
+from trigear.runtime.address import Address, as_address
 from trigear.runtime.backoff import STEADY_SECONDS, Backoff, delay
 from trigear.runtime.job import ThreadJob, WorkerJob, text
 from trigear.runtime.link import hidden_nursery, open_link, open_stream
+from trigear.runtime.opening import check_trio
 from trigear.runtime.program import Program, program
 from trigear.runtime.shift import Crew, Function, Lane, Shift
+from trigear.runtime.telling import watched
 from trigear.runtime.threads import in_thread
 from trigear.runtime.values import as_name
 
@@ -181,6 +183,10 @@ class Worker:
 
         It is returned unchanged. See :meth:`register`.
         """
+        if callable(name):
+            raise TypeError(
+                'name the function that clients ask for: @worker.function("name"), in parentheses'
+            )
 
         def decorate(handler: AnyHandler) -> AnyHandler:
             self.register(name, handler, timeout=timeout, concurrency=concurrency, asyncio=asyncio)
@@ -208,7 +214,8 @@ class Worker:
             asyncio: whether the handler is written for asyncio; needs the package trio-asyncio.
 
         Raises:
-            TypeError: the handler cannot be called, or is no `async def` though it is for asyncio.
+            TypeError: the handler cannot be called with a job, or is no `async def` though it is
+                for asyncio; or the name is none.
             ValueError: the function has a handler already, or the name or a number is no good.
             ImportError: trio-asyncio is not installed.
         """
@@ -229,6 +236,7 @@ class Worker:
     def _call_for(self, name: str, handler: Handler, asyncio: bool) -> Call:
         if not callable(handler):
             raise TypeError(f"the handler of {name} cannot be called: {handler!r}")
+        check_takes_a_job(name, handler)
         coroutine = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
             getattr(handler, "__call__", None)  # noqa: B004
         )
@@ -266,10 +274,17 @@ class Worker:
             Refused: a server hands out no jobs to this worker.
             ConfigError: an address is none.
             ValueError: there is no server, or no function, or ``total`` is less than one.
-            RuntimeError: this worker runs already.
+            RuntimeError: this worker runs already; or this is not a Trio program, or a module that
+                `trigear worker` is importing.
 
         Cancellation: handlers are cancelled, and their jobs go to others.
         """
+        check_trio("worker.run", "From a shell, `trigear worker module:worker` runs it")
+        if _importing is not None:
+            raise RuntimeError(
+                f"{_importing} runs its worker while it is imported, and `trigear worker` would"
+                " run it: put that line under `if __name__ == '__main__':`"
+            )
         places = places_of(servers)
         if not self._functions:
             raise ValueError("this worker has no functions: register one first")
@@ -350,6 +365,39 @@ class Worker:
         )
 
 
+_importing: str | None = None
+
+
+@contextmanager
+def importing(module: str) -> Iterator[None]:
+    """Let nothing run a worker in the block: its module is imported to be run by somebody else."""
+    global _importing
+    _importing = module
+    try:
+        yield
+    finally:
+        _importing = None
+
+
+def check_takes_a_job(name: str, handler: Callable[..., object]) -> None:
+    """Look whether a handler can be called as it will be.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:
+        return  # written in C, and does not tell
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        called = getattr(handler, "__name__", "handler")
+        raise TypeError(
+            f"the handler of {name} is called with the job, {called}(job), and cannot be: {error}"
+        ) from None
+
+
 def import_aio() -> ModuleType:
     """The module for handlers written for asyncio.
 
@@ -388,9 +436,9 @@ def places_of(servers: Server | Sequence[Server]) -> list[_Place]:
 
 
 def _place(server: Server) -> _Place:
-    if not isinstance(server, str | Address):
+    if callable(server):
         return _Place("the server", server)
-    address = parse_address(server) if isinstance(server, str) else server
+    address = as_address(server)
     return _Place(str(address), lambda: open_stream(address))
 
 
@@ -404,18 +452,22 @@ async def _work(crew: Crew, places: list[_Place], task_status: trio.TaskStatus[N
             started = True
             task_status.started()
 
-    async with hidden_nursery() as crew.jobs:
-        async with hidden_nursery() as nursery:
-            posts = [
-                _Post(crew, place, lane, nursery, announced) for place in places for lane in lanes
-            ]
-            crew.keepers = len(posts)
-            for post in posts:
-                nursery.start_soon(post.keep)
-            await crew.over.wait()
-            nursery.cancel_scope.cancel()
-        # What is left are threads that cannot be stopped.
-        crew.jobs.cancel_scope.cancel()
+    with watched(crew.stood_still) as watch:
+        crew.busy = watch.busy
+        async with hidden_nursery() as crew.jobs:
+            async with hidden_nursery() as nursery:
+                posts = [
+                    _Post(crew, place, lane, nursery, announced)
+                    for place in places
+                    for lane in lanes
+                ]
+                crew.keepers = len(posts)
+                for post in posts:
+                    nursery.start_soon(post.keep)
+                await crew.over.wait()
+                nursery.cancel_scope.cancel()
+            # What is left are threads that cannot be stopped.
+            crew.jobs.cancel_scope.cancel()
 
 
 @dataclass(eq=False, slots=True)
@@ -439,7 +491,7 @@ class _Post:
             if lost is None or self.crew.draining.is_set():
                 continue
             wait = self.backoff.next()
-            log.warning("%s; trying again in %s", lost, delay(wait))
+            log.warning("%s (trying again in %s)", lost, delay(wait))
             with trio.move_on_after(wait):
                 await self.crew.draining.wait()
         self.crew.keepers -= 1
@@ -451,7 +503,7 @@ class _Post:
         lost = await self._connect()
         if lost is not None:
             wait = self.backoff.next()
-            log.info("%s; it was one of several, another one in %s if needed", lost, delay(wait))
+            log.info("%s (it was one of several, another one in %s if needed)", lost, delay(wait))
             self.opening = True  # nobody else opens one meanwhile
             with trio.move_on_after(wait):
                 await self.crew.draining.wait()
