@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import subprocess
+import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +26,7 @@ from trigear.runtime.worker import importing
 from trigear.testing.memory import open_memory_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from trigear import WorkerJob
 
@@ -69,26 +69,29 @@ async def test_a_job_that_was_not_entered_says_how() -> None:
             await job.result()
 
 
-def under_asyncio(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a program, in a thread where no other test has left a loop."""
-    with ThreadPoolExecutor(1) as threads:
-        threads.submit(lambda: asyncio.run(main())).result()
-
-
-def test_under_asyncio_one_reads_what_there_is_for_it() -> None:
-    async def main() -> None:
-        async with connect("localhost"):
-            pass
-
-    with pytest.raises(RuntimeError, match=r"runs on Trio.* trio\.run.*connect_blocking"):
-        under_asyncio(main)
-
-
-def test_a_worker_under_asyncio_says_what_it_needs() -> None:
-    worker = Worker()
-    worker.register("f", lambda job: b"")
-    with pytest.raises(RuntimeError, match=r"^worker\.run runs on Trio"):
-        under_asyncio(lambda: worker.run("localhost"))
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (
+            "async with trigear.connect('localhost'): pass",
+            "trigear.connect(...) runs on Trio, and this is not a task of Trio's: start the program"
+            " with trio.run(main). Without Trio there is trigear.connect_blocking; under asyncio,"
+            " call it in asyncio.to_thread",
+        ),
+        (
+            "await trigear.Worker().run('localhost')",
+            "worker.run runs on Trio, and this is not a task of Trio's: start the program with"
+            " trio.run(main). From a shell, `trigear worker module:worker` runs it",
+        ),
+    ],
+)
+def test_under_asyncio_one_reads_what_there_is_instead(code: str, says: str) -> None:
+    # A process of its own: importing trio_asyncio, as other tests do, changes what asyncio runs on.
+    program = f"import asyncio, trigear\nasync def main():\n    {code}\nasyncio.run(main())\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1] == f"RuntimeError: {says}"
 
 
 # Arguments
@@ -239,7 +242,7 @@ def test_an_exception_of_a_job_says_what_the_worker_said() -> None:
         "job H:1 raised an exception in its worker: ValueError: no · such picture"
     )
     assert str(JobRaised(b"H:1", b"")) == "job H:1 raised an exception in its worker"
-    assert str(JobRaised(b"H:1", b"\xff\0")).endswith("worker: 2 bytes that are no text")
+    assert str(JobRaised(b"H:1", b"\xff")).endswith("worker: 1 byte that is no text")
     assert str(JobRaised(b"H:1", b"x\x1b[0m")).endswith(r"worker: x\x1b[0m")
 
 

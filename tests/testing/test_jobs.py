@@ -130,7 +130,7 @@ async def test_what_a_handler_raises_leaves_as_it_is() -> None:
 
 
 async def test_a_result_that_is_no_bytes_is_refused_as_the_worker_refuses_it() -> None:
-    with pytest.raises(TypeError, match="bytes are needed, not str"):
+    with pytest.raises(TypeError, match="the handler returned str, not bytes"):
         await call(worker, "text", b"abc")
 
 

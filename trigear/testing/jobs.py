@@ -12,6 +12,7 @@ from trigear.protocol.events import Assigned
 from trigear.protocol.worker import WorkerConnection
 from trigear.runtime.job import ThreadJob, WorkerJob, text
 from trigear.runtime.link import reraise
+from trigear.runtime.telling import as_result
 from trigear.runtime.values import as_data, as_name
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ async def _done(function: Function, job: FakeJob) -> bytes:
                 raise
             # It stopped, in its own way.
             raise _too_slow(job, timeout) from error
-        return b"" if result is None else as_data(result)
+        return as_result(result)
     raise _too_slow(job, timeout)
 
 
