@@ -39,7 +39,10 @@ class Answering(ServerConnection):
     __slots__ = ()
 
     def on_command(self, line: bytes) -> None:
-        self.send(b"<" + line + b">")
+        if line == b"hold":
+            self.hold()
+        else:
+            self.send(b"<" + line + b">")
 
 
 def handler(name: str) -> Callable[..., None]:
@@ -376,3 +379,30 @@ def test_a_reply_is_a_packet_of_the_answering_direction() -> None:
     connection.fill(slot, response(JOB_CREATED, b"H"))
     connection.send(response(ECHO_RES, b"x"))
     assert said(connection) == response(JOB_CREATED, b"H") + response(ECHO_RES, b"x")
+
+
+# Waiting for somebody else's answer
+
+
+def test_nothing_is_handled_while_a_connection_holds_and_nothing_is_lost() -> None:
+    connection, touches = connected()
+    echo = [request(ECHO_REQ, b"%d" % number) for number in range(3)]
+    assert not connection.receive(b"hold\n" + echo[0])
+    assert connection.holding
+    assert touches
+    assert not connection.receive(echo[1][:5])
+    assert not connection.receive(echo[1][5:] + echo[2])
+    assert said(connection) == b""
+    connection.go_on()
+    assert not connection.holding
+    assert not connection.receive(b"")
+    assert said(connection) == b"".join(b"[ECHO_REQ %d]" % number for number in range(3))
+
+
+def test_a_connection_that_was_closed_while_it_held_handles_no_more() -> None:
+    connection, _ = connected()
+    connection.hold()
+    connection.close(CloseReason.SHUTDOWN)
+    connection.go_on()
+    assert not connection.receive(request(ECHO_REQ, b"!"))
+    assert said(connection) == b""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trigear.stores.base import Erase, Forget, Keep, Losses, Record, Tenure
+from trigear.stores.base import Erase, Forget, Keep, Losses, Marker, Record, Tenure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,14 @@ class Book:
     def scan(self, after: tuple[int, int] | None, limit: int) -> Sequence[Keep]:
         behind = (key for key in sorted(self.kept) if after is None or key > after)
         return [self.kept[key] for key in behind][:limit]
+
+    def markers(self, after: tuple[int, int] | None, limit: int) -> Sequence[Marker]:
+        behind = (key for key in sorted(self.kept) if after is None or key > after)
+        jobs = [job for key in behind if (job := self.kept[key]).unique]
+        return [
+            Marker(j.partition, j.sequence, j.tenant, j.function, j.unique, j.workload)
+            for j in jobs[:limit]
+        ]
 
     def records(
         self, kind: str, after: tuple[str, bytes, int] | None, limit: int, *, data: bool = True

@@ -19,14 +19,26 @@ from trigear.engine.engine import Engine
 from trigear.errors import StoreUnusable
 from trigear.model import TERM_SHIFT, Now, counted
 from trigear.runtime import loading
-from trigear.runtime.server import open_server
-from trigear.stores.base import Spoilt
+from trigear.runtime.listeners import bind
+from trigear.runtime.loading import Loading
+from trigear.runtime.server import open_server, serve
+from trigear.stores.base import Keep, Spoilt
 from trigear.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from trio.testing import MockClock
+
+
+async def load(book: Book, engine: Engine, *, own_process: bool = False) -> int:
+    """Load all of it; how many jobs there were."""
+    loader = Loading(book, engine, trio.CapacityLimiter(1), own_process=own_process)
+    await loader.begin()
+    await loader.finish(lambda: None)
+    assert loader.done
+    return loader.jobs
 
 
 def filled(*jobs: int) -> Book:
@@ -78,20 +90,23 @@ async def test_a_store_that_cannot_be_read_is_let_go_of(tmp_path: Path) -> None:
     assert torn.closed == 1
 
 
+@pytest.mark.parametrize("patience", [0.0, 1e9])
 @pytest.mark.parametrize("jobs", [0, 1, 3, 4, 7])
 async def test_pages_of_any_number_are_loaded_whole(
-    jobs: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    jobs: int, patience: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(loading, "PAGE", 3)
     monkeypatch.setattr(loading, "PROGRESS_SECONDS", 0.0)
     caplog.set_level(logging.INFO)
     engine = Engine(EngineConfig(), lambda *_: b"", Now(0.0, 0.0), durable=True, term=1)
     book = filled(*range(1, jobs + 1))
-    limiter = trio.CapacityLimiter(1)
-    assert await loading.load(book, engine, limiter, own_process=False) == jobs
+    monkeypatch.setattr(loading, "PATIENCE", patience)
+    assert await load(book, engine) == jobs
     assert engine.statistics().jobs == jobs
     said = [record.getMessage() for record in caplog.records]
-    assert sum(text.startswith("loading: ") for text in said) == jobs // 3
+    # What is loaded before serving is not worth a word on its way.
+    pages = 0 if patience else jobs // 3 + 1
+    assert sum(text.startswith("loading: ") for text in said) == pages
     assert any(text.startswith(f"loaded {counted(jobs, 'job')} in ") for text in said) == (jobs > 0)
 
 
@@ -102,7 +117,7 @@ async def test_a_short_load_says_nothing_on_its_way(
     monkeypatch.setattr(loading, "PROGRESS_SECONDS", 1e9)
     caplog.set_level(logging.INFO)
     engine = Engine(EngineConfig(), lambda *_: b"", Now(0.0, 0.0), durable=True, term=1)
-    await loading.load(filled(1, 2), engine, trio.CapacityLimiter(1), own_process=False)
+    await load(filled(1, 2), engine)
     assert "so far" not in caplog.text
 
 
@@ -114,14 +129,14 @@ async def test_rows_that_are_no_jobs_are_counted_at_the_end(
             return [Spoilt(0, 1, "moths"), Spoilt(0, 2, "moths")]
 
     engine = Engine(EngineConfig(), lambda *_: b"", Now(0.0, 0.0), durable=True, term=1)
-    assert await loading.load(Moths(), engine, trio.CapacityLimiter(1), own_process=False) == 0
+    assert await load(Moths(), engine) == 0
     assert "2 rows of the store make no sense; they stay there" in caplog.text
 
 
 async def test_what_is_loaded_is_never_looked_at_by_the_collector() -> None:
     engine = Engine(EngineConfig(), lambda *_: b"", Now(0.0, 0.0), durable=True, term=1)
     try:
-        await loading.load(filled(1), engine, trio.CapacityLimiter(1), own_process=True)
+        await load(filled(1), engine, own_process=True)
         assert not gc.isenabled()
         assert gc.get_freeze_count() > 0
     finally:
@@ -143,3 +158,88 @@ async def test_a_store_that_does_not_answer_is_not_waited_for_at_the_end(
         pass
     assert "the store does not answer and is left open: a book" in caplog.text
     go_on.set()
+
+
+# Serving meanwhile
+
+
+class Slow(Book):
+    """Gives a page when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages = threading.Semaphore(0)
+
+    def scan(self, after: tuple[int, int] | None, limit: int) -> Sequence[Keep]:
+        assert self.pages.acquire(timeout=PATIENCE)
+        return super().scan(after, limit)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """Three jobs on three pages; the server does not wait for them."""
+    monkeypatch.setattr(loading, "PATIENCE", 0.0)
+    monkeypatch.setattr(loading, "PAGE", 1)
+    book = Slow()
+    book.kept = {
+        (0, number): job(number, b"%d" % number, unique=b"u%d" % number) for number in (1, 2, 3)
+    }
+    book.term = 1
+    return book
+
+
+async def test_a_server_serves_while_it_loads(tmp_path: Path, slow: Slow) -> None:
+    async with (
+        open_server(beside(tmp_path), store=slow) as server,
+        calling(server) as client,
+        calling(server) as worker,
+    ):
+        assert server.loading
+        await worker.can_do(b"f")
+        await worker.tell("PRE_SLEEP")
+        new = await client.submit("SUBMIT_JOB", b"f", b"new", b"new")
+        assert await worker.hears() == ("NOOP",)
+        assert await worker.grab() == new
+        # A unique of the store waits for its job, and what comes behind it, too.
+        await client.tell("SUBMIT_JOB_BG", b"f", b"u3", b"again")
+        await client.tell("ECHO_REQ", b"behind it")
+        await worker.tell("PRE_SLEEP")
+        slow.pages.release()
+        assert await worker.hears() == ("NOOP",)
+        assert await worker.grab() == b"H:test:1"
+        assert server.restored == 1
+        slow.pages.release(9)
+        assert await client.hears() == ("JOB_CREATED", b"H:test:3")
+        assert await client.hears() == ("ECHO_RES", b"behind it")
+        assert not server.loading
+        assert server.restored == 3
+
+
+async def test_a_caller_that_stopped_talking_while_it_waits_hears_the_answer(
+    tmp_path: Path, slow: Slow
+) -> None:
+    async with open_server(beside(tmp_path), store=slow) as server, calling(server) as client:
+        await client.tell("SUBMIT_JOB_BG", b"f", b"u2", b"again")
+        await client.stream.send_eof()
+        async with calling(server) as other:
+            await other.settled()
+        slow.pages.release(9)
+        assert await client.hears() == ("JOB_CREATED", b"H:test:2")
+
+
+async def test_jobs_that_cannot_be_read_end_a_server_that_serves_already(
+    tmp_path: Path, slow: Slow
+) -> None:
+    def scan(after: object, limit: int) -> list[Keep]:
+        raise StoreUnusable("store: is damaged")
+
+    slow.scan = scan  # type: ignore[method-assign]
+    config = beside(tmp_path)
+    with pytest.raises(StoreUnusable, match="is damaged"):
+        await serve(config, bind(config), store=slow)
+
+
+async def test_a_server_can_be_stopped_while_it_loads(tmp_path: Path, slow: Slow) -> None:
+    async with open_server(beside(tmp_path), store=slow) as server:
+        server.stop()
+        slow.pages.release(9)

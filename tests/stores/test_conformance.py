@@ -21,7 +21,7 @@ from tests.stores.places import (
     write,
 )
 from trigear.errors import StoreFenced, StoreUnusable
-from trigear.stores.base import Batch, Erase, Forget, Keep, Losses, Owner
+from trigear.stores.base import Batch, Erase, Forget, Keep, Losses, Marker, Owner
 
 EVERY_BYTE = bytes(range(256))
 
@@ -74,6 +74,32 @@ def test_jobs_come_in_the_order_of_partition_and_sequence_page_by_page(place):
         found = [[(row.partition, row.sequence) for row in page] for page in pages(store, limit)]
         assert [key for page in found for key in page] == keys
         assert {len(page) for page in found[:-1]} <= {limit}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_jobs_with_a_unique_leave_markers_and_a_dash_its_workload(place, limit):
+    store = place.opened()
+    write(
+        store,
+        1,
+        job(1),
+        job(2, unique=b"u"),
+        job(3, unique=b"-"),
+        job(4, b"", unique=b"-", tenant="red", function=b"g"),
+        job(1, unique=b"v", partition=1),
+    )
+    found = []
+    after = None
+    while page := store.markers(after, limit):
+        assert len(page) <= limit
+        found += page
+        after = page[-1].partition, page[-1].sequence
+    assert found == [
+        Marker(0, 2, "default", b"f", b"u", b""),
+        Marker(0, 3, "default", b"f", b"-", b"work"),
+        Marker(0, 4, "red", b"g", b"-", b""),
+        Marker(1, 1, "default", b"f", b"v", b""),
+    ]
 
 
 def test_what_is_kept_again_replaces_what_was_there(place):

@@ -211,6 +211,8 @@ def test_damaged_jobs_stop_the_start(place):
     store = place.opened()
     with pytest.raises(StoreUnusable, match=r"is damaged: .*restore a backup"):
         content(store)
+    with pytest.raises(StoreUnusable, match=r"is damaged: .*restore a backup"):
+        store.markers(None, 1000)
 
 
 def test_an_owner_that_cannot_be_read_stops_the_start(place):

@@ -214,7 +214,7 @@ class Broker(Assignments):
     ) -> Job | None:
         """Put back a background job that an earlier owner of the queue recorded.
 
-        Jobs come in the order of their ``sequence``, before anybody is connected. Limits are not
+        Jobs come in the order of their ``sequence``. Limits are not
         asked: the job was accepted once. One whose unique another job has got attracts none.
 
         Returns:

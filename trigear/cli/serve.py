@@ -214,7 +214,11 @@ class Service:
         if self.plan.hint is not None:
             self.say(self.plan.hint)
         addresses = ", ".join(str(address) for address in server.addresses)
-        loaded = f", {counted(server.restored, 'job')} in it" if server.restored else ""
+        loaded = ""
+        if server.loading:
+            loaded = f", {counted(server.restored, 'job')} loaded and more to come"
+        elif server.restored:
+            loaded = f", {counted(server.restored, 'job')} in it"
         face = " with gearmand's options" if self.config.compat_gearmand else ""
         self.say(
             f"trigear {__version__}{face} listening on {addresses};"

@@ -46,6 +46,15 @@ def answer(engine: Engine, session: Session, line: bytes) -> bytes:
     return _METHODS[command.method](engine, session, args)
 
 
+def needs_every_job(line: bytes) -> bool:
+    """Whether the answer may be wrong while jobs are still being loaded: it is about a handle, or
+    forgets a function whose jobs may not be there yet. Lists show what is there so far."""
+    command = commands.find(commands.words_of(line))
+    if command is None:
+        return False
+    return command.method == "drop_function" or any("handle" in arg for arg in command.args)
+
+
 def _misused(words: Sequence[bytes]) -> bytes:
     """The answer to words that make no command. gearmand tells by the first word and, for some,
     by how many there are."""

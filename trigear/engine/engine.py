@@ -22,6 +22,7 @@ from trigear.broker.check import faults_of
 from trigear.broker.functions import Function, Rules, Tenant
 from trigear.broker.timers import Timers
 from trigear.engine.admin import shown
+from trigear.engine.arriving import Arriving
 from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
 from trigear.engine.gate import Commit, Gate
 from trigear.engine.reads import Reads
@@ -29,7 +30,7 @@ from trigear.engine.records import Kinds
 from trigear.engine.restore import restore
 from trigear.engine.session import Session
 from trigear.errors import StoreError, TrigearInternalError
-from trigear.model import DEFAULT_TENANT, CloseReason, JobEnd, Now, counted, printable
+from trigear.model import DEFAULT_TENANT, TERM_SHIFT, CloseReason, JobEnd, Now, counted, printable
 from trigear.wire.codec import head
 from trigear.wire.packets import JOB_CREATED, name_of
 
@@ -107,6 +108,9 @@ class Engine:
         """What is to be read from the store."""
         self.kinds = Kinds()
         """Of records that the store keeps besides jobs."""
+        self.arriving: Arriving | None = None
+        """While jobs are still being loaded and connections are served already."""
+        self._term = term
         self._sessions: dict[int, Session] = {}
         self._nobody = Session(self, 0, "-")
         self._created_head = (0, b"")
@@ -151,6 +155,7 @@ class Engine:
             return
         self._closed[reason] += 1
         session.stopped = True
+        session.holding = False
         peer = session.peer
         jobs, waiting = len(peer.jobs), len(peer.waiting)
         self.broker.leave(peer, now)
@@ -192,7 +197,7 @@ class Engine:
                 self.broker.unchoke(session.peer, now)
         elif size > config.soft_mark:
             self.broker.choke(session.peer)
-        return not session.peer.choked and held <= config.soft_mark
+        return not session.peer.choked and held <= config.soft_mark and not session.holding
 
     def fault(self, session: Session, error: Exception) -> None:
         """An exception came out of handling this connection: a bug, of which nobody else shall
@@ -313,7 +318,8 @@ class Engine:
     def restore(self, rows: Iterable[Row], now: Now) -> int:
         """Put jobs back that the store held; rows that are no jobs are logged and left there.
 
-        Pages come in the order of the store, before anybody is connected.
+        Pages come in the order of the store. See :meth:`expect_jobs` for what is to be done if
+        connections are served before the last one.
 
         Returns:
             How many jobs there are more.
@@ -321,6 +327,9 @@ class Engine:
         self.now = now
         jobs = 0
         for row in rows:
+            if self.arriving is not None and row.sequence >> TERM_SHIFT == self._term:
+                # Written since we serve.
+                continue
             why = restore(self.broker, row, now)
             if why is None:
                 jobs += 1
@@ -334,6 +343,18 @@ class Engine:
                     why,
                 )
         return jobs
+
+    def expect_jobs(self) -> None:
+        """Connections are served from now on although more jobs will be restored: see
+        :mod:`trigear.engine.arriving`. Say when they :meth:`have_arrived`."""
+        self.arriving = Arriving()
+
+    def have_arrived(self, now: Now) -> None:
+        """Every job of the store is there."""
+        self.now = now
+        arriving, self.arriving = self.arriving, None
+        if arriving is not None:
+            arriving.resume()
 
     def restore_records(self, records: Iterable[Record | SpoiltRecord], now: Now) -> None:
         """Put records back that the store held, kind by kind, before the jobs."""
@@ -389,8 +410,8 @@ class Engine:
         """Close the connections that neither work nor wait for anything."""
         for session in list(self._sessions.values()):
             peer = session.peer
-            busy = peer.jobs or peer.waiting or peer.abilities or session.out or session.waits
-            if not busy:
+            busy = peer.jobs or peer.waiting or peer.abilities or session.out
+            if not (busy or session.waits or session.holding):
                 session.close(CloseReason.IDLE_DRAIN)
 
     @property

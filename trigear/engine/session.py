@@ -10,6 +10,7 @@ for a job the connection never held; anything else is clamped or ignored, logged
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from trigear.broker.broker import Late, QueueFull
@@ -158,6 +159,10 @@ class Session(ServerConnection):
     # Any peer
 
     def on_command(self, line: bytes) -> None:
+        arriving = self._engine.arriving
+        if arriving is not None and admin.needs_every_job(line):
+            arriving.wait(self, partial(self.on_command, line))
+            return
         answer = admin.answer(self._engine, self, line)
         self.send(answer)
         if len(answer) > LONG_ANSWER:
@@ -242,6 +247,19 @@ class Session(ServerConnection):
         if background and engine.refuses_durable:
             self.send_error("QUEUE_ERROR", "The store does not answer")
             return
+        if unique and engine.arriving is not None:
+            again = partial(
+                self._submit,
+                function,
+                unique,
+                workload,
+                priority,
+                background,
+                due=due,
+                reducer=reducer,
+            )
+            if engine.arriving.holds(self, function, unique, workload, again):
+                return
         try:
             job = self._broker.submit(
                 self.peer,
@@ -265,11 +283,17 @@ class Session(ServerConnection):
     def on_get_status(self, handle: bytes) -> None:
         handle = handle.partition(b"\0")[0]
         job = self._broker.status(self.peer.tenant, handle)
+        if job is None and (arriving := self._engine.arriving) is not None:
+            arriving.wait(self, partial(self.on_get_status, handle))
+            return
         self.send(response(STATUS_RES, handle, *_status_fields(job)))
 
     def on_get_status_unique(self, unique: bytes) -> None:
         unique = unique.partition(b"\0")[0]
         job = self._broker.status_of_unique(self.peer.tenant, unique)
+        if job is None and (arriving := self._engine.arriving) is not None:
+            arriving.wait(self, partial(self.on_get_status_unique, unique))
+            return
         clients = b"%d" % (len(job.waiters) if job else 0)
         self.send(response(STATUS_RES_UNIQUE, unique, *_status_fields(job), clients))
 

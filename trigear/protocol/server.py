@@ -81,7 +81,7 @@ class ServerConnection(Connection):
             connection was asked for; may be called more than once.
     """
 
-    __slots__ = ("_extended", "_heard", "_held", "_touch", "held_size")
+    __slots__ = ("_extended", "_heard", "_held", "_touch", "held_size", "holding")
 
     incoming = REQ
 
@@ -93,6 +93,8 @@ class ServerConnection(Connection):
         self._held: deque[bytes | Slot] | None = None
         self.held_size = 0
         """Bytes that wait behind an empty slot, or for it."""
+        self.holding = False
+        """Whether nothing of the peer is handled until :meth:`go_on`."""
         self._extended = False
         self._heard = False
 
@@ -176,7 +178,23 @@ class ServerConnection(Connection):
 
     # Input
 
+    def hold(self) -> None:
+        """Handle nothing more of what the peer says until :meth:`go_on`: the request at hand
+        cannot be answered yet, and what comes behind it may depend on the answer."""
+        self.stopped = self.holding = True
+        # Whoever reads for this connection must learn of it.
+        self._touch(self)
+
+    def go_on(self) -> None:
+        """The request at hand can be answered, which the caller does at once; then the rest."""
+        self.holding = False
+        self.stopped = self.closing is not None
+        self._touch(self)
+
     def receive(self, data: bytes, turn: int = 1 << 62) -> bool:
+        if self.holding:
+            self.decoder.feed(data)
+            return False
         if not self._heard and data:
             self._heard = True
             if data.startswith(_TLS_HANDSHAKE):

@@ -349,7 +349,8 @@ class Hub:
         if not data:
             link.ending = True
             session = link.session
-            if session.waits and not session.peer.jobs and not link.hung:
+            waits = session.waits or session.holding
+            if waits and not session.peer.jobs and not link.hung:
                 # It may only have stopped talking, and a reply is on its way from the store.
                 link.paused = True
                 return
@@ -414,7 +415,7 @@ class Hub:
                 link.unsent += sum(map(len, out))
             else:
                 self._send(link, out)
-        if link.unsent or session.held_size or link.paused:
+        if link.unsent or session.held_size or link.paused or session.holding:
             self._press(link, session)
         if session.closing is not None and session.number in self._by_number:
             self._lose(link, session.closing)

@@ -15,16 +15,26 @@ from trigear.model import counted
 from trigear.runtime.clock import now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from trigear.engine.engine import Engine
     from trigear.engine.records import Kind
-    from trigear.stores.base import Owner, Store, Tenure
+    from trigear.model import Thing
+    from trigear.stores.base import Owner, Row, Store, Tenure
 
 log: Final = logging.getLogger("trigear.store")
 
 PAGE: Final = 1000
 """Rows that are read at a time."""
+
+MARKERS: Final = 5000
+"""Uniques that are read at a time."""
+
+PORTION: Final = 100
+"""Jobs that are put into their queues while nothing else is done."""
+
+PATIENCE: Final = 0.5
+"""Seconds for which a server does not serve before everything is loaded."""
 
 PROGRESS_SECONDS: Final = 2.0
 """Between two lines in the log that say how far loading is."""
@@ -55,61 +65,126 @@ async def opened(
             log.error("the store does not answer and is left open: %s", store.name)
 
 
-async def load(
-    store: Store, engine: Engine, limiter: trio.CapacityLimiter, *, own_process: bool
-) -> int:
-    """Give the engine every record and every job that the store holds, a page at a time.
+class Loading:
+    """Gives the engine what the store holds.
 
-    ``own_process`` says whether garbage collection is this server's own affair: what is loaded
-    stays and is never looked at again.
+    A small store is read before the server serves. A large one is not waited for longer than
+    ``PATIENCE``: the rest comes in small portions beside the connections; what they may ask for
+    meanwhile is said in :mod:`trigear.engine.arriving`.
 
-    Returns:
-        How many jobs there were.
-
-    Raises:
-        StoreUnusable: they cannot be read.
+    Args:
+        store: open.
+        engine: who gets it.
+        limiter: held by whoever is with the store.
+        own_process: whether garbage collection is this server's own affair: what is loaded
+            stays and is never looked at again.
     """
-    if own_process:
-        gc.disable()
-    start = said = trio.current_time()
-    for kind in engine.kinds:
-        await _load_records(store, engine, kind, limiter)
-    jobs = 0
-    after = None
-    while True:
-        rows = await trio.to_thread.run_sync(store.scan, after, PAGE, limiter=limiter)
-        jobs += engine.restore(rows, now())
-        if len(rows) < PAGE:
-            break
-        after = rows[-1].partition, rows[-1].sequence
-        if trio.current_time() - said >= PROGRESS_SECONDS:
-            said = trio.current_time()
-            log.info("loading: %s so far", counted(jobs, "job"))
-    if own_process:
-        gc.freeze()
-    if jobs:
-        log.info("loaded %s in %.1f s", counted(jobs, "job"), trio.current_time() - start)
-    if engine.spoilt:
-        log.error(
-            "%s",
-            counted(
-                engine.spoilt,
-                "row of the store makes no sense; it stays there",
-                "rows of the store make no sense; they stay there",
-            ),
-        )
-    return jobs
 
+    def __init__(
+        self, store: Store, engine: Engine, limiter: trio.CapacityLimiter, *, own_process: bool
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._limiter = limiter
+        self._own_process = own_process
+        self._after: tuple[int, int] | None = None
+        self._start = self._said = 0.0
+        self.jobs = 0
+        """Jobs that are there by now."""
+        self.done = False
+        """Whether all are there."""
 
-async def _load_records(
-    store: Store, engine: Engine, kind: Kind, limiter: trio.CapacityLimiter
-) -> None:
-    after = None
-    while True:
-        scan = partial(store.records, kind.name, after, PAGE, data=kind.data)
-        records = await trio.to_thread.run_sync(scan, limiter=limiter)
-        engine.restore_records(records, now())
-        if len(records) < PAGE:
+    async def begin(self) -> None:
+        """Load every record, and jobs until all are there or the patience is over.
+
+        Raises:
+            StoreUnusable: they cannot be read.
+        """
+        if self._own_process:
+            gc.disable()
+        self._start = self._said = trio.current_time()
+        for kind in self._engine.kinds:
+            await self._load_records(kind)
+        while not self.done and trio.current_time() - self._start < PATIENCE:
+            rows = await self._page()
+            self.jobs += self._engine.restore(rows, now())
+            self.done = len(rows) < PAGE
+        if self.done:
+            self._finish()
+        else:
+            self._engine.expect_jobs()
+
+    async def finish(self, flush: Callable[[], None]) -> None:
+        """Load the rest while connections are served.
+
+        Args:
+            flush: called when the engine may have something to send.
+
+        Raises:
+            StoreUnusable: they cannot be read.
+        """
+        if self.done:
             return
-        last = records[-1]
-        after = last.tenant, last.key, last.partition
+        arriving = self._engine.arriving
+        assert arriving is not None
+        after = None
+        while markers := await self._read(self._store.markers, after, MARKERS):
+            arriving.learn(markers)
+            after = markers[-1].partition, markers[-1].sequence
+        arriving.learnt()
+        flush()
+        while True:
+            rows = await self._page()
+            for first in range(0, len(rows), PORTION):
+                self.jobs += self._engine.restore(rows[first : first + PORTION], now())
+                flush()
+                await trio.lowlevel.checkpoint()
+            self._tell_progress()
+            if len(rows) < PAGE:
+                break
+        self.done = True
+        self._engine.have_arrived(now())
+        flush()
+        self._finish()
+
+    async def _page(self) -> Sequence[Row]:
+        rows = await self._read(self._store.scan, self._after, PAGE)
+        if rows:
+            self._after = rows[-1].partition, rows[-1].sequence
+        return rows
+
+    async def _load_records(self, kind: Kind) -> None:
+        after = None
+        while True:
+            scan = partial(self._store.records, kind.name, after, PAGE, data=kind.data)
+            records = await self._read(scan)
+            self._engine.restore_records(records, now())
+            if len(records) < PAGE:
+                return
+            last = records[-1]
+            after = last.tenant, last.key, last.partition
+
+    async def _read(self, call: Callable[..., Sequence[Thing]], *args: object) -> Sequence[Thing]:
+        return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
+
+    def _tell_progress(self) -> None:
+        if trio.current_time() - self._said >= PROGRESS_SECONDS:
+            self._said = trio.current_time()
+            log.info("loading: %s so far", counted(self.jobs, "job"))
+
+    def _finish(self) -> None:
+        if self._own_process:
+            gc.freeze()
+        if self.jobs:
+            seconds = trio.current_time() - self._start
+            log.info("loaded %s in %.1f s", counted(self.jobs, "job"), seconds)
+        spoilt = self._engine.spoilt
+        if spoilt:
+            log.error(
+                "%s",
+                counted(
+                    spoilt,
+                    "row of the store makes no sense; it stays there",
+                    "rows of the store make no sense; they stay there",
+                ),
+            )

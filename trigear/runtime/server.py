@@ -29,14 +29,14 @@ from trigear.engine.config import Keepalive, ServerConfig
 from trigear.engine.engine import Engine, Statistics
 from trigear.engine.gate import STALL_SECONDS
 from trigear.engine.handles import HandleMint
-from trigear.errors import StoreFenced, TrigearInternalError
+from trigear.errors import StoreFenced, StoreUnusable, TrigearInternalError
 from trigear.model import TERM_SHIFT, CloseReason, counted
 from trigear.runtime.clock import now
 from trigear.runtime.committer import Committer
 from trigear.runtime.hub import LINGER, Hub
 from trigear.runtime.link import hidden_nursery
 from trigear.runtime.listeners import address_text, bind, peer_text, unlink_unix
-from trigear.runtime.loading import load, opened
+from trigear.runtime.loading import Loading, opened
 from trigear.runtime.reader import Reader, from_store
 from trigear.stores.base import KEY_BYTES, Owner, Tenure
 
@@ -79,11 +79,20 @@ class Server:
         self._config = config
         self.addresses = tuple(addresses)
         """What the server listens at, as `host:port`, `[host]:port` or `unix:path`."""
-        self.restored = 0
-        """How many jobs the store had at the start."""
+        self._loading: Loading | None = None
         self.drain_asked = trio.Event()
         self.stopped = trio.Event()
         self.failure: Exception | None = None
+
+    @property
+    def restored(self) -> int:
+        """How many jobs were read from the store so far."""
+        return 0 if self._loading is None else self._loading.jobs
+
+    @property
+    def loading(self) -> bool:
+        """Whether jobs are still being read from the store."""
+        return self._loading is not None and not self._loading.done
 
     def statistics(self) -> Statistics:
         """Counters and gauges of this moment."""
@@ -160,13 +169,14 @@ async def _serve(
     term = tenure.term
     mint = HandleMint(config.engine.handle_prefix, tenure.key, term << TERM_SHIFT)
     engine = Engine(config.engine, mint, now(), durable=store is not None, term=term)
-    restored = 0
+    loading = None
     if store is not None:
-        restored = await load(store, engine, limiter, own_process=own_process)
+        loading = Loading(store, engine, limiter, own_process=own_process)
+        await loading.begin()
     hub = Hub(engine, _collector() if own_process else _nothing)
     addresses = [address_text(sock) for sock in sockets]
     server = Server(engine, hub, addresses, config)
-    server.restored = restored
+    server._loading = loading
     timer = _Timer(engine, hub)
     committer = None if store is None else Committer(engine, store, hub.flush, limiter)
 
@@ -203,6 +213,8 @@ async def _serve(
                 nursery.start_soon(committer.run)
             if reader is not None:
                 nursery.start_soon(reader.run)
+            if loading is not None:
+                nursery.start_soon(_load_the_rest, loading, hub, server)
             nursery.start_soon(drain)
             nursery.start_soon(_listen, sockets, hub, config, listening)
             task_status.started(server)
@@ -223,8 +235,19 @@ async def _serve(
                 "%s gone with this server",
                 counted(left.jobs, "job in memory is", "jobs in memory are"),
             )
+    if isinstance(server.failure, StoreUnusable):
+        # As if it had come out at the start: starting again would not help.
+        raise server.failure
     if server.failure is not None:
         raise TrigearInternalError(f"the server had to stop: {server.failure}") from server.failure
+
+
+async def _load_the_rest(loading: Loading, hub: Hub, server: Server) -> None:
+    try:
+        await loading.finish(hub.flush)
+    except StoreUnusable as error:
+        server.failure = error
+        server.stop()
 
 
 @asynccontextmanager

@@ -119,6 +119,18 @@ class Spoilt:
 Row = Keep | Spoilt
 
 
+class Marker(NamedTuple):
+    """A job that attracts submissions, without the rest. ``workload`` is there only where the
+    unique stands for it."""
+
+    partition: int
+    sequence: int
+    tenant: str
+    function: bytes
+    unique: bytes
+    workload: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class SpoiltRecord:
     """As :class:`Spoilt`, for a record."""
@@ -222,6 +234,18 @@ class Store(Protocol):
         Args:
             after: the key of the last row of the page before.
             limit: most rows to return. Less than that means that these are the last ones.
+
+        Raises:
+            StoreUnusable: they cannot be read.
+        """
+
+    def markers(self, after: tuple[int, int] | None, limit: int) -> Sequence[Marker]:
+        """The next jobs with a unique behind this (partition, sequence), in that order, much
+        faster than :meth:`scan`. A row that is no job may have values of other kinds.
+
+        Args:
+            after: the key of the last marker of the page before; None for the first page.
+            limit: most markers to return; none at all means that there are no more.
 
         Raises:
             StoreUnusable: they cannot be read.

@@ -53,6 +53,7 @@ from trigear.stores.sqlite_file import (
     is_ours,
     jobs_in,
     make_file,
+    markers_in,
     open_file,
     reason_of,
     records_in,
@@ -62,7 +63,7 @@ from trigear.stores.sqlite_file import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from trigear.stores.base import Batch, Owner
+    from trigear.stores.base import Batch, Marker, Owner
 
 _CACHE_KIB: Final = 16 * 1024
 
@@ -174,6 +175,14 @@ class SqliteStore:
         assert connection is not None, "scan comes after open"
         try:
             return jobs_in(connection, after, limit)
+        except sqlite3.Error as error:
+            raise StoreUnusable(f"store {self.path}: {reason_of(error)}") from error
+
+    def markers(self, after: tuple[int, int] | None, limit: int) -> Sequence[Marker]:
+        connection = self._connection
+        assert connection is not None, "markers comes after open"
+        try:
+            return markers_in(connection, after, limit)
         except sqlite3.Error as error:
             raise StoreUnusable(f"store {self.path}: {reason_of(error)}") from error
 

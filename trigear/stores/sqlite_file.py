@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from trigear.errors import StoreUnusable
 from trigear.model import counted
+from trigear.stores.base import Marker
 from trigear.stores.rows import COLUMNS, RECORD_COLUMNS, TYPES, read_record, read_row
 
 if TYPE_CHECKING:
@@ -161,6 +162,20 @@ def jobs_in(
         (*(after or ()), limit),
     ).fetchall()
     return [read_row(row) for row in found]
+
+
+def markers_in(
+    connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int
+) -> Sequence[Marker]:
+    """A page of markers, as :meth:`trigear.stores.base.Store.markers` says."""
+    behind = "" if after is None else " AND (partition, sequence) > (?, ?)"
+    found = connection.execute(
+        "SELECT partition, sequence, tenant, function, uniq,"  # noqa: S608
+        " CASE WHEN uniq = x'2d' AND typeof(workload) = 'blob' THEN workload ELSE x'' END"
+        f" FROM job WHERE uniq != x''{behind} ORDER BY partition, sequence LIMIT ?",
+        (*(after or ()), limit),
+    ).fetchall()
+    return [Marker(*row) for row in found]
 
 
 def records_in(
