@@ -13,7 +13,16 @@ from tests.docs_code import Block, blocks_of, commands_in, matches
 
 ROOT = Path(__file__).parent.parent
 
-PAGES = ("tutorial", "client", "worker", "exceptions", "blocking", "commandline", "testing")
+PAGES = (
+    "tutorial",
+    "client",
+    "worker",
+    "exceptions",
+    "blocking",
+    "commandline",
+    "testing",
+    "mistakes",
+)
 """The pages whose blocks are run. :mod:`tests.docs_code` says how a page is written for that."""
 
 
@@ -49,15 +58,23 @@ def test_blocks_are_told_apart() -> None:
     page = (
         "<!-- setup\na = 1\n-->\n```python\n# one.py\nb\n```\n```python\ntrio.run(c)\n```\n"
         "```python\nd\n```\n```console\n$ e\n```\ntext\n<!-- in a terminal of its own -->\n"
-        "```console\n$ f\n```\n```sh\ng\n```\n"
+        "```console\n$ f\n```\n```sh\ng\n```\n```php\n<?php // a/h.php\n```\n"
+        "<!-- ends with 3 -->\n```console\n$ i\n```\n<!-- a remark -->\n"
+        "<!-- in a terminal of its own: worker -->\n```console\n$ j\n```\n"
+        "<!-- worker says -->\n```text\nk\n```\n<!-- stop worker -->\n"
     )
     assert blocks_of(page) == [
         Block("setup", "a = 1\n", 2),
-        Block("file", "# one.py\nb\n", 5),
+        Block("file", "# one.py\nb\n", 5, name="one.py"),
         Block("program", "trio.run(c)\n", 9),
         Block("snippet", "d\n", 12),
         Block("console", "$ e\n", 15),
         Block("terminal", "$ f\n", 20),
+        Block("file", "<?php // a/h.php\n", 26, name="a/h.php"),
+        Block("console", "$ i\n", 30, status=3),
+        Block("terminal", "$ j\n", 35, name="worker"),
+        Block("says", "k\n", 39, name="worker"),
+        Block("stop", "worker", 41, name="worker"),
     ]
 
 
@@ -76,6 +93,8 @@ def test_commands_have_the_lines_that_follow_them() -> None:
         ([], ["..."], True),
         ([], [], True),
         (["a+b"], ["a.b"], False),
+        (["a 17 b"], ["a … b"], True),
+        (["a 17"], ["a … b"], False),
     ],
 )
 def test_output_is_compared_line_by_line(said: list[str], expected: list[str], good: bool) -> None:
@@ -90,6 +109,8 @@ def test_output_is_compared_line_by_line(said: list[str], expected: list[str], g
         "```console\n$ echo no\nyes\n```\n",
         "```console\n$ false\n```\n",
         "<!-- in a terminal of its own -->\n```console\n$ echo it ends\nwell\n```\n",
+        "<!-- ends with 3 -->\n```console\n$ exit 4\n```\n",
+        "<!-- ends with 3 -->\n```python\nexit(3)\n```\n",
         "nothing to run\n",
     ],
 )

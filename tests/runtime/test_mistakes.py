@@ -9,6 +9,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
+import trio.testing
 
 from tests.runtime.workplace import H, assign, at_work
 from trigear import (
@@ -314,3 +316,21 @@ async def test_a_handler_that_blocks_is_named_in_the_log(caplog: pytest.LogCaptu
     assert line.startswith("the event loop stood still for 1.")
     assert ", busy with f: " in line
     assert "make it a plain `def`" in line
+
+
+async def test_a_handler_that_swallows_its_cancellation_is_told_of_in_the_log(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker()
+
+    @worker.function("f", timeout=7)
+    async def handler(job: WorkerJob) -> bytes:
+        try:
+            await trio.sleep_forever()
+        except BaseException:
+            return b"half of it"
+
+    async with at_work(worker) as server:
+        await assign(server)
+        await server.expects(("WORK_COMPLETE", H, b"half of it"))
+    assert "its handler returned a result all the same: it counts" in caplog.text

@@ -454,6 +454,12 @@ class Shift:
             self._raised(job, error.with_traceback(None))
             return
         if self._answerable(job):
+            if job.scope.cancel_called:
+                log.warning(
+                    "%r was cancelled, and its handler returned a result all the same: it counts;"
+                    " a handler that was interrupted lets Cancelled pass",
+                    job,
+                )
             self.link.machine.work_complete(job.handle, answer)
             self.crew.counts.completed += 1
 
