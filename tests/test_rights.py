@@ -11,10 +11,10 @@ from trigear.wire.commands import COMMANDS
 from trigear.wire.packets import EXTENSIONS, PACKETS, Side
 
 # Lines of the table for requests that the tables of wire/ do not have yet.
-PACKETS_TO_COME = {"SASL_START", "SASL_RESPONSE", "SASL_ABORT", "GET_RESULT"}
+PACKETS_TO_COME = {"SASL_START", "SASL_RESPONSE", "SASL_ABORT"}
 COMMANDS_TO_COME = {
     *("whoami", "auth", "shutdown", "reload", "sessions", "drain", "metrics"),
-    *("result", "requeue", "pause", "resume"),
+    *("requeue", "pause", "resume"),
     *("dead list", "dead show", "dead retry", "dead delete"),
     *("schedule list", "schedule show", "schedule add", "schedule run"),
     *("schedule pause", "schedule resume", "schedule remove"),

@@ -61,6 +61,12 @@ on_timeout = "fail"
 
 [function.mail]
 timeout = 5
+
+[function.report]
+keep-results = "24h"
+keep-results-count = 100
+keep_results_size = "1MiB"
+reuse-results = true
 """
 
 
@@ -84,6 +90,12 @@ def test_every_kind_of_value_arrives(written: Callable[[str], str]) -> None:
     assert config.engine.functions == {
         b"resize image": FunctionSettings(90.0, 0, OnTimeout.FAIL),
         b"mail": FunctionSettings(5.0),
+        b"report": FunctionSettings(
+            keep_results=86400.0,
+            keep_results_count=100,
+            keep_results_size=1 << 20,
+            reuse_results=True,
+        ),
     }
 
 
@@ -154,6 +166,10 @@ def test_empty_file_changes_nothing(written: Callable[[str], str]) -> None:
         ("[function.f]\ntimeout = -1", ["timeout", "is not a duration"]),
         ("[function.f]\nattempts = 1.5", ["attempts", "is not a number of attempts"]),
         ("[function.f]\nattempts = -1", ["[function.f]", "negative", "0 for no limit"]),
+        ("[function.f]\nkeep-results-count = '9'", ["keep-results-count", "not a number of res"]),
+        ("[function.f]\nkeep-results-size = 'much'", ["keep-results-size", "is not a size"]),
+        ("[function.f]\nreuse-results = 'yes'", ["reuse-results", "true or false"]),
+        ("[function.f]\nreuse-results = true", ["[function.f]", "set keep-results as well"]),
         ("[function.f]\non_timeout = 'never'", ["on_timeout", "reassign, fail"]),
         ("[function.f]\non_timeout = 'fail'\non-timeout = 'fail'", ["on-timeout", "set twice"]),
         ("[server\n", ["is not TOML", "line 1"]),

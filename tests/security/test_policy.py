@@ -64,7 +64,8 @@ ROLES_NEEDED = {
     | {"version", "whoami", "auth"},
     "operator": {"shutdown", "getpid", "verbose", "reload", "sessions", "drain", "metrics"},
     "admin": {
-        *("maxqueue", "create function", "drop function", "cancel job", "result"),
+        *("maxqueue", "create function", "drop function", "cancel job"),
+        *("result", "drop result"),
         *("dead list", "dead show", "dead retry", "dead delete"),
         *("schedule list", "schedule show", "schedule pause", "schedule resume"),
         *("schedule remove", "requeue", "pause", "resume"),

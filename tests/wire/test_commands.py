@@ -88,6 +88,7 @@ def test_lists_are_known_by_their_end() -> None:
         "clients",
         "show job",
         "show functions",
+        "result",
     ]
 
 

@@ -9,15 +9,16 @@ from trigear.wire.codec import REQ, RES, request, response, rows_for
 from trigear.wire.packets import (
     EXTENDED_OPTION,
     EXTENSIONS,
+    GET_RESULT,
     JOB_DETACH,
     PACKETS,
     REPLIES,
+    RESULT,
     Packet,
     Side,
 )
 
 SASL = range(101, 108)
-RESULTS = (110, 111)
 FREE = range(114, 120)
 NODES = range(128, 140)
 
@@ -27,13 +28,13 @@ EVERY = pytest.mark.parametrize("packet", EXTENSIONS.values(), ids=lambda p: p.n
 @EVERY
 def test_an_extension_takes_no_number_that_is_kept_for_something_else(packet: Packet) -> None:
     assert 101 <= packet.number < 128
-    assert packet.number not in {*PACKETS, *SASL, *RESULTS, *FREE, *NODES}
+    assert packet.number not in {*PACKETS, *SASL, *FREE, *NODES}
 
 
-@EVERY
-def test_an_extension_answers_nothing_and_is_not_answered(packet: Packet) -> None:
-    assert packet.replies == ()
-    assert packet.number not in REPLIES
+def test_of_the_extensions_one_is_answered_by_another() -> None:
+    answered = {packet.number: packet.replies for packet in EXTENSIONS.values() if packet.replies}
+    assert answered == {GET_RESULT: (RESULT,)}
+    assert EXTENSIONS.keys() & REPLIES == {RESULT}
 
 
 @EVERY

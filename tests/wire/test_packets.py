@@ -61,6 +61,8 @@ PROTOCOL = """
 EXTENSION = """
 108 JOB_RELEASE                 W>  handle reason
 109 JOB_DETACH                  C>  handle
+110 GET_RESULT                  C>  handle = RESULT
+111 RESULT                      >C  handle state attempts ended kept data
 112 HEARTBEAT                   W>  interval
 113 JOB_CANCELLED               >W  handle reason
 """
@@ -113,7 +115,7 @@ def test_text_and_the_unused_number_are_no_packets() -> None:
 def test_replies_are_packets_that_a_server_sends() -> None:
     assert ERROR in REPLIES
     for number in REPLIES:
-        assert PACKETS[number].sent_to
+        assert (PACKETS.get(number) or EXTENSIONS[number]).sent_to
     work = {n for n, p in PACKETS.items() if p.name.startswith("WORK_")}
     assert not work & REPLIES
 

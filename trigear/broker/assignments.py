@@ -55,6 +55,13 @@ class Observer(Protocol):
     def given_up(self, job: Job, end: JobEnd) -> None:
         """A background job ended without success and without a client that would learn of it."""
 
+    def ended(self, job: Job, end: JobEnd, attempts: int, data: bytes, now: Now) -> bool:
+        """A job ended whose function keeps results.
+
+        Returns:
+            Whether the end of its record is taken care of, together with its result.
+        """
+
 
 class Assignments:
     """The workers' side of the broker, which is built on it."""
@@ -152,8 +159,10 @@ class Assignments:
             return Late.GHOST
         return Late.STRANGER
 
-    def finish(self, peer: Peer, handle: bytes, end: JobEnd, now: Now) -> list[Peer] | Late:
-        """The worker's terminal answer for a job.
+    def finish(
+        self, peer: Peer, handle: bytes, end: JobEnd, now: Now, data: bytes = b""
+    ) -> list[Peer] | Late:
+        """The worker's terminal answer for a job, with the data in it.
 
         Returns:
             Who waits for the job, one entry per submission; each is to be told.
@@ -169,7 +178,7 @@ class Assignments:
                 self.late_answers += 1
                 return Late.GHOST
         waiters = job.waiters
-        self._end(job, end, now)
+        self._end(job, end, now, data)
         return waiters
 
     def excepted(self, peer: Peer, handle: bytes) -> bool:
@@ -317,7 +326,7 @@ class Assignments:
         for peer in job.waiters:
             peer.sink.failed(job.handle)
 
-    def _end(self, job: Job, end: JobEnd, now: Now) -> None:
+    def _end(self, job: Job, end: JobEnd, now: Now, data: bytes = b"") -> None:
         """The job is over. Whoever is to be told has been told."""
         function = job.function
         state = job.state
@@ -356,6 +365,10 @@ class Assignments:
         newest[handle] = (end, state, job.losses, now.wall, function.name, job.unique)
         if len(newest) >= outcomes.piece:
             outcomes.turn()
+        if function.rules.keep_results and self._observer.ended(
+            job, end, job.losses + (state == RUNNING), data, now
+        ):
+            return
         if job.record:
             assert self._keeper is not None
             self._keeper.forget(job)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from trigear.broker.peers import Peer
     from trigear.model import Now
 
+RESULTS_COUNT: Final = 10_000
+RESULTS_SIZE: Final = 64 * 1024 * 1024
+"""How many results of a function are kept at most, and how many bytes, unless told otherwise."""
+
 _HUSKS: Final = 64
 """Ended jobs in a queue that are never worth a clean-up."""
 
@@ -43,12 +47,18 @@ class Rules:
 
     ``timeout`` in seconds for workers that announce none (0: none). ``attempts`` ends a job that
     was lost or timed out so often (0: never). With ``fail_on_timeout`` a job whose worker takes
-    too long fails instead of being given to another.
+    too long fails instead of being given to another. ``keep_results`` is for how many seconds
+    results are kept (0: not at all), ``results_count`` and ``results_size`` how many and how many
+    bytes of them at most; with ``reuse_results`` they answer new submissions.
     """
 
     timeout: float = 0.0
     attempts: int = 0
     fail_on_timeout: bool = False
+    keep_results: float = 0.0
+    results_count: int = RESULTS_COUNT
+    results_size: int = RESULTS_SIZE
+    reuse_results: bool = False
 
 
 class Partition:

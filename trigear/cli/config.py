@@ -67,6 +67,10 @@ def show_command(path: str | None, *, as_json: bool) -> int:
             "timeout": found.timeout,
             "attempts": found.attempts,
             "on_timeout": found.on_timeout and found.on_timeout.value,
+            "keep_results": found.keep_results or None,
+            "keep_results_count": found.keep_results_count if found.keep_results else None,
+            "keep_results_size": found.keep_results_size if found.keep_results else None,
+            "reuse_results": found.reuse_results or None,
         }
         for name, found in functions_of(ctx).items()
     }
@@ -109,7 +113,14 @@ def example_command() -> int:
         '#timeout = "30s"\n'
         "# How often a job may be lost or time out; 0: any number of times.\n"
         "#attempts = 10\n"
-        '#on_timeout = "reassign"'
+        '#on_timeout = "reassign"\n'
+        "# How long results are kept for who asks for them later; 0: not at all. How many of a\n"
+        "# tenant's at most, and how much: the oldest go first. Whether a submission with the\n"
+        "# unique of a kept success is answered from it.\n"
+        '#keep-results = "24h"\n'
+        "#keep-results-count = 10000\n"
+        '#keep-results-size = "64MiB"\n'
+        "#reuse-results = false"
     )
     return 0
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from trigear.cli.report import Failure, Status
-from trigear.cli.values import parse_duration
+from trigear.cli.values import parse_duration, parse_size
 from trigear.engine.config import FunctionSettings, OnTimeout
 from trigear.errors import ConfigError
 
@@ -28,6 +28,13 @@ ON_COMMAND_LINE_ONLY: Final = frozenset(
     {"config", "compat", "check", "verbose", "quiet", "no_color", "debug", "help"}
 )
 """Options by parameter name that say something about one call, not about the server."""
+
+
+FUNCTION_KEYS: Final = (
+    *("timeout", "attempts", "on_timeout"),
+    *("keep_results", "keep_results_count", "keep_results_size", "reuse_results"),
+)
+"""The keys of `[function.NAME]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,7 @@ def function_settings(path: str, functions: Mapping[str, Any]) -> dict[bytes, Fu
     for name, keys in functions.items():
         where = f"function.{name}"
         keys = table(path, where, keys)
-        refuse_unknown(path, where, keys, ("timeout", "attempts", "on_timeout"))
+        refuse_unknown(path, where, keys, FUNCTION_KEYS)
         found[name.encode()] = one_function(f"{path}: [{where}]", keys)
     return found
 
@@ -161,6 +168,16 @@ def one_function(place: str, keys: Mapping[str, Any]) -> FunctionSettings:
 
 
 def function_value(name: str, value: object) -> object:
+    if name == "reuse_results":
+        if not isinstance(value, bool):
+            raise ValueError(f"{value!r} is a switch: write true or false")
+        return value
+    if name == "keep_results_count":
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{value!r} is not a number of results")
+        return value
+    if name == "keep_results_size":
+        return parse_size(value)
     if name == "on_timeout":
         words = [choice.value for choice in OnTimeout]
         if value not in words:

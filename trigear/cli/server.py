@@ -168,6 +168,13 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     help="What becomes of a job whose worker took too long.",
 )
 @click.option(
+    "--outcomes",
+    type=click.IntRange(min=0),
+    default=DEFAULTS.engine.outcomes,
+    metavar="N",
+    help="Remember what became of so many jobs that are over, for each tenant.",
+)
+@click.option(
     "--grace",
     type=DURATION,
     default="30s",
@@ -300,6 +307,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         max_packet=given["max_packet"],
         attempts=attempts_for(given["job_retries"]),
         on_timeout=OnTimeout(given["on_timeout"]),
+        outcomes=given["outcomes"],
         functions=functions_of(ctx),
     )
     config = ServerConfig(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.broker.broker import FunctionBusy
 from trigear.broker.jobs import DELAYED, PENDING, RUNNING, STATE_NAMES, Job
+from trigear.engine import admin_results
 from trigear.model import JobEnd, Priority
 from trigear.wire import commands
 from trigear.wire.commands import COMMANDS, OK, err, ok, table
+from trigear.wire.commands import shown as shown  # others take it from here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,22 +20,11 @@ if TYPE_CHECKING:
     from trigear.engine.engine import Engine
     from trigear.engine.session import Session
 
-_PLAIN: Final = bytes(range(33, 127)) + bytes(range(128, 256))
-
 _WITH_ARGUMENTS: Final = (b"create", b"drop", b"maxqueue")
 
 
-def shown(name: bytes, *, blanks: bool = False) -> bytes:
-    r"""A name as it goes into a table: control characters as ``\xNN``, so that no name breaks a
-    line. Blanks are kept where columns are separated by TAB (``blanks``)."""
-    if not name.translate(None, _PLAIN) or (blanks and not name.translate(None, _PLAIN + b" ")):
-        return name
-    keep = _PLAIN + b" " if blanks else _PLAIN
-    return b"".join(b"%c" % byte if byte in keep else b"\\x%02x" % byte for byte in name)
-
-
-def answer(engine: Engine, session: Session, line: bytes) -> bytes:
-    """The whole answer to one command line."""
+def answer(engine: Engine, session: Session, line: bytes) -> bytes | None:
+    """The whole answer to one command line; None if the session gets it once it is known."""
     words = commands.words_of(line)
     command = commands.find(words)
     if command is None:
@@ -229,7 +220,7 @@ _ENDS: Final = (
 )
 """The ends that count as completed, failed and dropped."""
 
-_METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes]]] = {
+_METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes | None]]] = {
     "status": _status,
     "priority_status": _priority_status,
     "workers": _workers,
@@ -246,5 +237,7 @@ _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes]]] 
     "clients": _clients,
     "show_job": _show_job,
     "show_functions": _show_functions,
+    "result": admin_results.result,
+    "drop_result": admin_results.drop_result,
 }
 assert _METHODS.keys() == {command.method for command in COMMANDS}

@@ -9,6 +9,8 @@ from ipaddress import ip_network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from trigear.broker.functions import RESULTS_COUNT, RESULTS_SIZE
+from trigear.broker.outcomes import OUTCOMES
 from trigear.errors import ConfigError
 from trigear.protocol.connection import MAX_PACKET
 
@@ -32,13 +34,36 @@ class FunctionSettings:
 
     ``timeout`` is in seconds and counts for workers that announce none themselves; 0 means none.
     ``attempts`` is how often a job may be lost or time out; 0 means without limit.
+
+    ``keep_results`` is for how many seconds the results of its jobs are kept, 0 for not at all;
+    ``keep_results_count`` and ``keep_results_size`` (bytes) bound how many of each tenant's there
+    are. With ``reuse_results`` a submission with a unique is answered from the kept success of an
+    earlier one.
     """
 
     timeout: float | None = None
     attempts: int | None = None
     on_timeout: OnTimeout | None = None
+    keep_results: float = 0.0
+    keep_results_count: int = RESULTS_COUNT
+    keep_results_size: int = RESULTS_SIZE
+    reuse_results: bool = False
 
     def __post_init__(self) -> None:
+        if self.keep_results < 0:
+            raise ConfigError(
+                "keep-results", f"{self.keep_results} is negative", "use 0 to keep none"
+            )
+        if self.keep_results_count < 1:
+            raise ConfigError(
+                "keep-results-count",
+                f"{self.keep_results_count} is below 1",
+                "leave keep-results out to keep none",
+            )
+        if self.keep_results_size < 0:
+            raise ConfigError("keep-results-size", f"{self.keep_results_size} bytes is negative")
+        if self.reuse_results and not self.keep_results:
+            raise ConfigError("reuse-results", "no results are kept", "set keep-results as well")
         if self.timeout is not None and self.timeout < 0:
             raise ConfigError("timeout", f"{self.timeout} is negative", "use 0 for no timeout")
         if self.attempts is not None and self.attempts < 0:
@@ -64,6 +89,7 @@ class EngineConfig:
         drain_refuses: whether a draining server refuses new jobs, hands out none and sends idle
             clients away; gearmand goes on serving the connections it has.
         functions: settings by function name.
+        outcomes: how many ended jobs of each tenant are remembered, without their results.
         soft_mark: unsent bytes above which a client is not read and its jobs wait.
         hard_mark: unsent bytes (beyond one packet) above which a connection is closed.
     """
@@ -81,6 +107,7 @@ class EngineConfig:
     functions: Mapping[bytes, FunctionSettings] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    outcomes: int = OUTCOMES
     soft_mark: int = 4 * 1024 * 1024
     hard_mark: int = 64 * 1024 * 1024
 
@@ -97,6 +124,8 @@ class EngineConfig:
             raise ConfigError("worker wakeup", f"{self.wakeup} is not between 0 and 255")
         if self.attempts < 0:
             raise ConfigError("attempts", f"{self.attempts} is negative", "use 0 for no limit")
+        if self.outcomes < 0:
+            raise ConfigError("outcomes", f"{self.outcomes} is negative", "use 0 for none")
 
 
 @dataclass(frozen=True, slots=True)

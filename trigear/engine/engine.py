@@ -28,6 +28,7 @@ from trigear.engine.gate import Commit, Gate
 from trigear.engine.reads import Reads
 from trigear.engine.records import Kinds
 from trigear.engine.restore import restore
+from trigear.engine.results import Results
 from trigear.engine.session import Session
 from trigear.errors import StoreError, TrigearInternalError
 from trigear.model import DEFAULT_TENANT, TERM_SHIFT, CloseReason, JobEnd, Now, counted, printable
@@ -100,7 +101,13 @@ class Engine:
         self.touch = cast("Callable[[ServerConnection], object]", self._touched.append)
         self._gate = Gate() if durable else None
         self.broker = Broker(
-            mint, self._rules_of, self, keeper=self._gate, wakeup=config.wakeup, term=term
+            mint,
+            self._rules_of,
+            self,
+            keeper=self._gate,
+            wakeup=config.wakeup,
+            term=term,
+            outcomes=config.outcomes,
         )
         if self._gate is not None:
             self._gate.serve(self.broker)
@@ -111,6 +118,7 @@ class Engine:
         self.arriving: Arriving | None = None
         """While jobs are still being loaded and connections are served already."""
         self._term = term
+        self.results = Results(self, self._rules_of, durable=durable)
         self._sessions: dict[int, Session] = {}
         self._nobody = Session(self, 0, "-")
         self._created_head = (0, b"")
@@ -173,6 +181,10 @@ class Engine:
             f", {counted(jobs, 'running job goes', 'running jobs go')} to others" if jobs else "",
             f", {counted(waiting, 'job')} waited for" if waiting else "",
         )
+
+    def serves(self, session: Session) -> bool:
+        """Whether this connection is one of ours still."""
+        return session.number in self._sessions
 
     def unsent(self, session: Session, size: int, held: int, now: Now) -> bool:
         """Say what the peer has not got yet, whenever that may matter.
@@ -268,6 +280,7 @@ class Engine:
             self._beats.next(),
             self._census,
             self.reads.next_deadline(),
+            self.results.kept.next_deadline(),
         )
         return deadline if self._gate is None else min(deadline, self._gate.next_deadline())
 
@@ -277,6 +290,7 @@ class Engine:
         self.broker.tick(now)
         self._beats.run(now.monotonic, now)
         self.reads.tick(now)
+        self.results.kept.tick(now)
         if self._gate is not None:
             self._gate.tick(now)
         if now.monotonic >= self._census:
@@ -429,6 +443,7 @@ class Engine:
     def reload(self, config: EngineConfig) -> None:
         """Take new settings. Handles and the face stay as they were at the start."""
         self.config = config
+        self.results.reload(config)
         self.broker.apply_rules()
 
     def tenant_of(self, session: Session) -> str:
@@ -439,11 +454,12 @@ class Engine:
         config = self.config
         own = config.functions.get(function, _NO_SETTINGS)
         on_timeout = config.on_timeout if own.on_timeout is None else own.on_timeout
-        return Rules(
+        rules = Rules(
             timeout=own.timeout or 0.0,
             attempts=config.attempts if own.attempts is None else own.attempts,
             fail_on_timeout=on_timeout is OnTimeout.FAIL,
         )
+        return self.results.rules(rules, own)
 
     # Views
 
@@ -480,6 +496,9 @@ class Engine:
         self._ignored[what] += 1
         if session.first_time(what):
             log.info("%r: ignored %s (said once per connection)", session, what)
+
+    def ended(self, job: Job, end: JobEnd, attempts: int, data: bytes, now: Now) -> bool:
+        return self.results.ended(job, end, attempts, data, now)
 
     def given_up(self, job: Job, end: JobEnd) -> None:
         log.warning(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from trigear.broker.broker import Late, QueueFull
 from trigear.broker.jobs import RUNNING, Job
 from trigear.broker.peers import Peer
-from trigear.engine import admin
+from trigear.engine import admin, results
+from trigear.engine.refusals import FULL, STALLED, STOPPING
 from trigear.model import CONN_ID_LIMIT, UNIQUE_LIMIT, JobEnd, Priority
 from trigear.protocol.server import ServerConnection, Slot, server_rows
 from trigear.wire.codec import head, response
@@ -164,6 +165,8 @@ class Session(ServerConnection):
             arriving.wait(self, partial(self.on_command, line))
             return
         answer = admin.answer(self._engine, self, line)
+        if answer is None:
+            return  # it has to be read first
         self.send(answer)
         if len(answer) > LONG_ANSWER:
             self.end_turn()
@@ -242,23 +245,30 @@ class Session(ServerConnection):
             self.send_error("ARGUMENT_TOO_LARGE", "Function name too large")
             return
         if engine.hands_out_nothing:
-            self.send_error("SHUTDOWN_GRACEFUL", "The server is about to stop")
+            self.send_error(*STOPPING)
             return
         if background and engine.refuses_durable:
-            self.send_error("QUEUE_ERROR", "The store does not answer")
+            self.send_error(*STALLED)
             return
-        if unique and engine.arriving is not None:
-            again = partial(
-                self._submit,
-                function,
-                unique,
-                workload,
-                priority,
-                background,
-                due=due,
-                reducer=reducer,
-            )
-            if engine.arriving.holds(self, function, unique, workload, again):
+        if unique:
+            if engine.arriving is not None:
+                again = partial(
+                    self._submit,
+                    function,
+                    unique,
+                    workload,
+                    priority,
+                    background,
+                    due=due,
+                    reducer=reducer,
+                )
+                if engine.arriving.holds(self, function, unique, workload, again):
+                    return
+            if (
+                engine.results.reusing
+                and not (due or reducer)
+                and results.reuse(engine, self, function, unique, workload, priority, background)
+            ):
                 return
         try:
             job = self._broker.submit(
@@ -273,12 +283,23 @@ class Session(ServerConnection):
                 reducer=reducer,
             )
         except QueueFull:
-            self.send_error("QUEUE_ERROR", "Job queue is full")
+            self.send_error(*FULL)
             return
         if job.gate is not None and self._broker.waits_for_store(job, background):
             self._broker.wait_for_store(job, self.peer, self.reserve(len(workload)))
         else:
             self.send(engine.created_head(job.handle) + job.handle)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is no more."""
+        return not self._engine.serves(self)
+
+    def refusal(self, background: bool) -> tuple[str, str] | None:
+        """Why a submission would be refused now, whatever it is; None if it would not be."""
+        if self._engine.hands_out_nothing:
+            return STOPPING
+        return STALLED if background and self._engine.refuses_durable else None
 
     def on_get_status(self, handle: bytes) -> None:
         handle = handle.partition(b"\0")[0]
@@ -367,7 +388,7 @@ class Session(ServerConnection):
         return job
 
     def on_work_complete(self, handle: bytes, result: bytes) -> None:
-        waiters = self._broker.finish(self.peer, handle, JobEnd.COMPLETED, self._engine.now)
+        waiters = self._broker.finish(self.peer, handle, JobEnd.COMPLETED, self._engine.now, result)
         if isinstance(waiters, Late):
             self._not_mine(waiters, _NOT_MINE)
         else:
@@ -384,7 +405,7 @@ class Session(ServerConnection):
                 waiter.sink.send(packet)
 
     def on_work_exception(self, handle: bytes, exception: bytes) -> None:
-        waiters = self._broker.finish(self.peer, handle, JobEnd.RAISED, self._engine.now)
+        waiters = self._broker.finish(self.peer, handle, JobEnd.RAISED, self._engine.now, exception)
         if isinstance(waiters, Late):
             if waiters is Late.GHOST:
                 self.peer.excepted = handle
@@ -438,6 +459,14 @@ class Session(ServerConnection):
     def on_job_detach(self, handle: bytes) -> None:
         if not self._broker.detach(self.peer, handle, self._engine.now):
             self._engine.ignored(self, "JOB_DETACH from a job it does not wait for")
+
+    def on_get_result(self, handle: bytes) -> None:
+        handle = handle.partition(b"\0")[0]
+        engine = self._engine
+        if engine.arriving is not None and not engine.results.knows(self.peer.tenant, handle):
+            engine.arriving.wait(self, partial(self.on_get_result, handle))
+            return
+        results.answer(engine, self, handle)
 
     def on_heartbeat(self, interval: bytes) -> None:
         seconds = min(max(leading_int(interval), 0) / 1000, MOST_TIMEOUT)

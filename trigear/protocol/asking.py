@@ -83,7 +83,8 @@ class Request:
     @property
     def replies(self) -> tuple[int, ...]:
         """The packet types that may answer it, beside ERROR."""
-        return PACKETS[self.number].replies if self.number else ()
+        packet = PACKETS.get(self.number) or EXTENSIONS.get(self.number)
+        return packet.replies if packet else ()
 
     def __repr__(self) -> str:
         return f"<{self.name}{' (abandoned)' if self.abandoned else ''} at {id(self):#x}>"
@@ -132,10 +133,13 @@ def asking_rows(cls: type[AskingConnection]) -> tuple[Row, ...]:
         for packet in PACKETS.values()
         if packet.sent_to & cls.side
     }
-    for packet in EXTENSIONS.values():
+    for number, packet in EXTENSIONS.items():
         if packet.sent_to & cls.side:
-            handler = getattr(cls, "on_" + packet.name.lower())
-            handlers[packet.number] = if_extended(packet.number, handler)
+            if number in REPLIES:
+                handler = replied(number)
+            else:
+                handler = getattr(cls, "on_" + packet.name.lower())
+            handlers[number] = if_extended(number, handler)
     return rows_for(handlers)
 
 

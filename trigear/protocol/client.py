@@ -41,6 +41,7 @@ from trigear.protocol.events import (
     Event,
     Failed,
     Raised,
+    ResultTold,
     Status,
     StatusResult,
     UniqueStatusResult,
@@ -50,10 +51,12 @@ from trigear.protocol.events import (
 from trigear.wire.packets import (
     ECHO_REQ,
     ECHO_RES,
+    GET_RESULT,
     GET_STATUS,
     GET_STATUS_UNIQUE,
     JOB_CREATED,
     JOB_DETACH,
+    RESULT,
     STATUS_RES,
     STATUS_RES_UNIQUE,
     SUBMIT_JOB,
@@ -148,6 +151,18 @@ def _status_unique(column: ClientConnection, asked: Request, args: tuple[bytes, 
     )
 
 
+def _result(column: ClientConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    handle, state, attempts, ended, kept, data = args
+    return ResultTold(
+        asked,
+        handle,
+        state.decode("utf-8", "backslashreplace"),
+        int(number_in(attempts)),
+        number_in(ended) / 1000,
+        data if kept == b"1" else None,
+    )
+
+
 class ClientConnection(AskingConnection):
     """The client's end of one connection.
 
@@ -162,6 +177,7 @@ class ClientConnection(AskingConnection):
         **ANSWERS,
         ECHO_RES: _echoed,
         JOB_CREATED: _created,
+        RESULT: _result,
         STATUS_RES: _status,
         STATUS_RES_UNIQUE: _status_unique,
     }
@@ -264,6 +280,14 @@ class ClientConnection(AskingConnection):
     def get_status_unique(self, unique: bytes) -> Request:
         """Ask about a job by its unique: :class:`UniqueStatusResult`."""
         return self.ask(GET_STATUS_UNIQUE, unique)
+
+    def get_result(self, handle: bytes) -> Request:
+        """Ask what became of a job, and for its result: :class:`ResultTold`.
+
+        Raises:
+            LocalProtocolError: the server is not in extended mode, or not yet.
+        """
+        return self.ask(GET_RESULT, handle)
 
     # Hearing
 

@@ -154,6 +154,18 @@ class UniqueStatusResult(OfRequest):
     clients: int
 
 
+@dataclass(slots=True)
+class ResultTold(OfRequest):
+    """RESULT: what became of a job. ``ended`` is in seconds since 1970, 0 if it is not over;
+    ``data`` is None where the server keeps none."""
+
+    handle: bytes
+    state: str
+    attempts: int
+    ended: float
+    data: bytes | None
+
+
 # A worker's
 
 
@@ -230,6 +242,7 @@ Event = (
     | End
     | StatusResult
     | UniqueStatusResult
+    | ResultTold
     | Assigned
     | NoJob
     | Woken

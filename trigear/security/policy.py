@@ -241,6 +241,7 @@ COMMAND_RULES: Final[Mapping[str, Rule]] = {
     "maxqueue": _CHANGE,
     "create function": _CHANGE,
     "drop function": _CHANGE,
+    "drop result": _CHANGE,
     "cancel job": _CHANGE,
     "requeue": _CHANGE,
     "pause": _CHANGE,

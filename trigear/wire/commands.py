@@ -158,7 +158,30 @@ COMMANDS: Final = (
         exact=True,
         origin="trigear",
     ),
+    Command(
+        ("result",),
+        ("handle",),
+        "result",
+        "`ERR UNKNOWN_JOB`, or `name TAB value` lines and `.`",
+        "What became of a job. The `state` is `delayed`, `queued` or `running`; once it is over,"
+        " `done`, `failed`, `exception`, `dead`, `timeout`, `cancelled`, `abandoned` or `dropped`."
+        " `attempts` are those that began; `ended` is in seconds since 1970; `size` is in bytes,"
+        " and there only if a result is kept.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("drop", "result"),
+        ("handle",),
+        "drop_result",
+        "`OK`, `ERR UNKNOWN_JOB` or `ERR RESULT_UNAVAILABLE …`",
+        "Drop the result that is kept of a job: no new submission is answered from it any more.",
+        exact=True,
+        origin="trigear",
+    ),
 )
+
+_PLAIN: Final = bytes(range(33, 127)) + bytes(range(128, 256))
 
 OK: Final = b"OK\r\n"
 END: Final = b".\n"
@@ -197,6 +220,15 @@ def table(rows: Iterable[Sequence[bytes | int]]) -> bytes:
     ]
     lines.append(END)
     return b"".join(lines)
+
+
+def shown(name: bytes, *, blanks: bool = False) -> bytes:
+    r"""A name as it goes into a table: control characters as ``\xNN``, so that no name breaks a
+    line. Blanks are kept where columns are separated by TAB (``blanks``)."""
+    if not name.translate(None, _PLAIN) or (blanks and not name.translate(None, _PLAIN + b" ")):
+        return name
+    keep = _PLAIN + b" " if blanks else _PLAIN
+    return b"".join(b"%c" % byte if byte in keep else b"\\x%02x" % byte for byte in name)
 
 
 def words_of(line: bytes) -> list[bytes]:

@@ -68,6 +68,8 @@ GET_STATUS_UNIQUE: Final = 41
 STATUS_RES_UNIQUE: Final = 42
 JOB_RELEASE: Final = 108
 JOB_DETACH: Final = 109
+GET_RESULT: Final = 110
+RESULT: Final = 111
 HEARTBEAT: Final = 112
 JOB_CANCELLED: Final = 113
 
@@ -418,6 +420,25 @@ _EXTENSIONS: Final = (
         "started and that nobody else waits for is dropped.",
     ),
     Packet(
+        GET_RESULT,
+        "GET_RESULT",
+        ("handle",),
+        _C,
+        _N,
+        "Ask what became of a job, and for its result.",
+        (RESULT,),
+    ),
+    Packet(
+        RESULT,
+        "RESULT",
+        ("handle", "state", "attempts", "ended", "kept", "data"),
+        _N,
+        _C,
+        "What the server knows of the job. The state is a word; `attempts` is decimal, `ended` are "
+        "decimal milliseconds since 1970, 0 if the job is not over. `kept` is `1` if the server "
+        "keeps the job's result, which is the data, and `0` if not.",
+    ),
+    Packet(
         HEARTBEAT,
         "HEARTBEAT",
         ("interval",),
@@ -446,7 +467,9 @@ OPTION_RES (extended mode). Any other server answers it with ERROR and stays as 
 
 EXTENDED_OPTION: Final = b"trigear"
 
-REPLIES: Final = frozenset(number for row in _ROWS for number in row.replies) | {ERROR}
+REPLIES: Final = frozenset(
+    {ERROR, *(number for row in (*_ROWS, *_EXTENSIONS) for number in row.replies)}
+)
 """The types that answer a request, in the order of the requests."""
 
 

@@ -1,0 +1,9 @@
+"""Why submissions are refused: the code and the text of ERROR."""
+
+from __future__ import annotations
+
+from typing import Final
+
+STOPPING: Final = ("SHUTDOWN_GRACEFUL", "The server is about to stop")
+STALLED: Final = ("QUEUE_ERROR", "The store does not answer")
+FULL: Final = ("QUEUE_ERROR", "Job queue is full")
