@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from trigear.runtime.client import Client, connect
     from trigear.runtime.job import ThreadJob, WorkerJob
     from trigear.runtime.program import program
+    from trigear.runtime.result import Result
     from trigear.runtime.values import JobStatus
     from trigear.runtime.waiting import Job
     from trigear.runtime.worker import Worker, WorkerStatistics
@@ -91,6 +92,7 @@ __all__ = [
     "ProtocolError",
     "Refused",
     "RemoteProtocolError",
+    "Result",
     "Status",
     "StoreError",
     "ThreadJob",
@@ -137,6 +139,7 @@ _HOME = {
     "ProtocolError": "trigear.errors",
     "Refused": "trigear.errors",
     "RemoteProtocolError": "trigear.errors",
+    "Result": "trigear.runtime.result",
     "Status": "trigear.protocol.events",
     "StoreError": "trigear.errors",
     "ThreadJob": "trigear.runtime.job",

@@ -24,6 +24,7 @@ iterating over a job       nothing is lost: go on iterating
 ``status``, ``echo``,      you stop waiting; the answer is dropped when it comes
 ``status_of_unique``,
 ``admin``
+``result`` of the client   you stop asking; ask again
 =========================  ========================================================================
 
 The connection stays usable in each case. When it breaks, it stays broken: connect again.
@@ -39,6 +40,7 @@ from trigear.errors import JobFailed, JobLost, JobRaised, LocalProtocolError
 from trigear.model import Priority, public
 from trigear.protocol import events
 from trigear.runtime.blocking_link import Waiting, open_blocking_link
+from trigear.runtime.result import Result, keeps_none, pauses, result_in
 from trigear.runtime.values import (
     JobStatus,
     again,
@@ -333,6 +335,53 @@ class BlockingClient:
             reply.known, reply.running, reply.numerator, reply.denominator, reply.clients
         )
 
+    def result(self, handle: str | bytes, *, wait: bool = False) -> Result:
+        """Ask what became of a job, and for its result.
+
+        Servers remember the outcome of each job for a while. Results are kept where the function's
+        settings say so, see ``keep-results``.
+
+        Args:
+            handle: the job's name at the server.
+            wait: whether to wait until the job is over, or unknown. The server is asked again and
+                again for that, twenty times a second at first and once a second in the end.
+
+        Raises:
+            Refused: the result is kept, but cannot be read now.
+            ConnectionLost: the connection broke before the answer came.
+            LocalProtocolError: the server is none of trigear's.
+            TimeoutError: the answer, or the end that was waited for, did not come in time. Nothing
+                is lost: ask again.
+        """
+        link, name, until = self._link, as_name(handle), self._until()
+        pause = pauses()
+        while True:
+            link.check()
+            if not link.machine.extended:
+                # It may not have said yet that it is; what it says is in order.
+                self._ask(link.machine.echo(b""))
+                if not link.machine.extended:
+                    raise keeps_none(self.address)
+            reply = self._ask(link.machine.get_result(name), until=until)
+            assert isinstance(reply, events.ResultTold)
+            result = result_in(reply)
+            if result.over or not result.known or not wait:
+                return result
+            self._linger(next(pause), until, f"job {shown(name)} did not end")
+
+    def _linger(self, seconds: float, until: float | None, late: str) -> None:
+        """Let time pass, and take in what arrives for others meanwhile.
+
+        Raises:
+            TimeoutError: the time is up before; ``late`` says what did not happen.
+        """
+        end = time.monotonic() + seconds
+        if until is not None and end > until:
+            self._link.wait_for(lambda: False, until, late)
+        while (left := end - time.monotonic()) > 0:
+            self._link.turn(left)
+            self._link.check()
+
     def echo(self, data: bytes) -> bytes:
         """Have the server send the same bytes back: it is alive, and has read all before them.
 
@@ -416,11 +465,13 @@ class BlockingClient:
             raise
         return job
 
-    def _ask(self, token: Request, late: str = "no answer came") -> events.OfRequest:
+    def _ask(
+        self, token: Request, late: str = "no answer came", until: float | None = None
+    ) -> events.OfRequest:
         waiting = Waiting()
         self._link.listen(token, waiting)
         try:
-            return self._link.reply(waiting, self._until(), late)
+            return self._link.reply(waiting, until or self._until(), late)
         finally:
             self._link.forget(token)
 

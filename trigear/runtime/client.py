@@ -19,6 +19,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from trigear.errors import ConnectionLost, JobLost, LocalProtocolError
 from trigear.model import Priority, public
 from trigear.protocol import events
@@ -29,7 +31,8 @@ from trigear.runtime.batch import Batch
 from trigear.runtime.link import hidden_nursery, open_stream
 from trigear.runtime.opening import Opening
 from trigear.runtime.order import Order, background, submission
-from trigear.runtime.pool import Place, Pool
+from trigear.runtime.pool import Place, Pool, Upstream
+from trigear.runtime.result import Result, keeps_none, pauses, result_in
 from trigear.runtime.values import (
     AnyPriority,
     JobStatus,
@@ -43,8 +46,6 @@ from trigear.runtime.waiting import Following, Job, Waiting
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from datetime import datetime
-
-    import trio
 
     from trigear.protocol.asking import Request
 
@@ -308,6 +309,65 @@ class Client:
         home = home_of(name, b"", len(self._pool.upstreams))
         return await self._look_for(home, lambda machine: machine.get_status_unique(name))
 
+    async def result(self, handle: str | bytes, *, wait: bool = False) -> Result:
+        """Ask what became of a job, and for its result; of several servers as :meth:`status`.
+
+        Servers remember the outcome of each job for a while. Results are kept where the function's
+        settings say so, see ``keep-results``.
+
+        Args:
+            handle: the job's name at the server.
+            wait: whether to wait until the job is over, or unknown. The server is asked again and
+                again for that, twenty times a second at first and once a second in the end.
+
+        Raises:
+            Refused: the result is kept, but cannot be read now.
+            ConnectionLost: as :meth:`status`; ask again.
+            LocalProtocolError: the server is none of trigear's.
+
+        Cancellation: you stop waiting, the job goes on.
+        """
+        name = as_name(handle)
+        pause = pauses()
+        while True:
+            result = await self._result(name)
+            if result.over or not result.known or not wait:
+                return result
+            await trio.sleep(next(pause))
+
+    async def _result(self, name: bytes) -> Result:
+        await self._pool.pick(None)
+        answer: Result | None = None
+        plain: Upstream | None = None
+        down: ConnectionLost | None = None
+        for upstream in self._pool.walk(None):
+            if not await self._pool.settled(upstream):
+                down = upstream.failure
+                continue
+            if not upstream.machine.extended:
+                # It may not have said yet that it is; what it says is in order.
+                await self._reply(upstream, upstream.machine.echo(b""))
+                if not upstream.machine.extended:
+                    plain = upstream
+                    continue
+            reply = await self._reply(upstream, upstream.machine.get_result(name))
+            assert isinstance(reply, events.ResultTold)
+            answer = result_in(reply)
+            if answer.known:
+                return answer
+        if down is not None:
+            raise ConnectionLost(f"{down}; the others do not know the job") from down
+        if plain is not None:
+            raise keeps_none(plain.place.name)
+        assert answer is not None, "one was up"
+        return answer
+
+    @staticmethod
+    async def _reply(upstream: Upstream, token: Request) -> events.OfRequest:
+        waiting = Waiting()
+        with upstream.listening(token, waiting):
+            return await waiting.reply()
+
     async def _look_for(
         self, start: int | None, ask: Callable[[ClientConnection], Request]
     ) -> JobStatus:
@@ -319,9 +379,7 @@ class Client:
             if not await self._pool.settled(upstream):
                 down = upstream.failure
                 continue
-            waiting = Waiting()
-            with upstream.listening(ask(upstream.machine), waiting):
-                answer = status_in(await waiting.reply())
+            answer = status_in(await self._reply(upstream, ask(upstream.machine)))
             if answer.known:
                 return answer
         if down is not None:
@@ -339,9 +397,7 @@ class Client:
         """
         sent = as_data(data)
         upstream = await self._pool.pick(None)
-        waiting = Waiting()
-        with upstream.listening(upstream.machine.echo(sent), waiting):
-            reply = await waiting.reply()
+        reply = await self._reply(upstream, upstream.machine.echo(sent))
         assert isinstance(reply, events.Echoed)
         return reply.data
 
