@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trigear.errors import ConfigError
 from trigear.security.policy import (
     ANONYMOUS,
     COMMAND_RULES,
@@ -21,6 +22,7 @@ from trigear.security.policy import (
     Scope,
     allowed,
     explain,
+    network_identity,
     rule_of,
     way_to,
 )
@@ -351,6 +353,17 @@ def test_the_explanation_agrees_with_the_decision(action, roles, function, reduc
         told = explain(identity, action, function, reducer)
         assert told.allowed == allowed(identity, action, function, reducer)
         assert told.reasons
+
+
+def test_a_network_may_submit_and_work_and_no_more():
+    identity = network_identity("10.1.0.0/16", "acme", [Role.SUBMIT, Role.WORK])
+    assert identity.principal == "net:10.1.0.0/16"
+    assert identity.tenant == "acme"
+    assert allowed(identity, "SUBMIT_JOB", b"f")
+    for role in (Role.ADMIN, Role.OPERATOR):
+        complaint = f"networks.10.1.0.0/16: the role {role.value} cannot be had by an address"
+        with pytest.raises(ConfigError, match=complaint):
+            network_identity("10.1.0.0/16", "acme", [Role.SUBMIT, role])
 
 
 def test_an_identity_names_its_roles_in_their_order_and_cannot_be_changed():

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from trigear.errors import ConfigError
 from trigear.model import DEFAULT_TENANT, printable
 from trigear.wire.packets import EXTENSIONS, PACKETS
 
@@ -134,6 +135,23 @@ ANONYMOUS: Final = Identity(
     method="none",
 )
 """Everybody on a server that authenticates nobody, which listens on loopback unless told to."""
+
+
+def network_identity(network: str, tenant: str, roles: Iterable[Role]) -> Identity:
+    """Everybody who connects from a network, on a listener that believes addresses.
+
+    Raises:
+        ConfigError: a role that an address is not enough for.
+    """
+    granted = frozenset(roles)
+    for role in (Role.ADMIN, Role.OPERATOR):
+        if role in granted:
+            raise ConfigError(
+                f"networks.{network}",
+                f"the role {role.value} cannot be had by an address",
+                "give it to a user who logs in",
+            )
+    return Identity(f"net:{network}", tenant, granted, "network")
 
 
 class Way(NamedTuple):
