@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,12 +30,16 @@ def calls_of() -> Callable[[Callable[[], object]], list[str]]:
             elif event == "c_call":
                 seen.append(getattr(argument, "__qualname__", str(argument)))
 
-        before = sys.getprofile()
+        # A collection would call whatever others have registered for it.
+        collecting, before = gc.isenabled(), sys.getprofile()
+        gc.disable()
         sys.setprofile(note)
         try:
             function()
         finally:
             sys.setprofile(before)
+            if collecting:
+                gc.enable()
         return seen
 
     return record
