@@ -8,6 +8,7 @@
     │   └── RemoteProtocolError  the peer broke the protocol
     ├── ConnectionLost           the connection broke, or never came about: .in_doubt
     ├── Refused                  the server answered ERROR: .code and .text
+    ├── LoginFailed              we broke a login off: it would not be safe
     ├── JobError                 a job did not end well: .handle
     │   ├── JobFailed            WORK_FAIL
     │   ├── JobRaised            WORK_EXCEPTION: .data
@@ -85,6 +86,12 @@ class Refused(TrigearError):
         super().__init__(f"the server refused: {code}: {text}")
         self.code = code
         self.text = text
+
+
+@public
+class LoginFailed(TrigearError):
+    """The client broke a login off: the server offers nothing that may be used on this connection,
+    asks for too much, or has not proved who it is. No password was told to it."""
 
 
 @public
