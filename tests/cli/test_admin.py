@@ -240,7 +240,7 @@ def test_function_that_is_unknown_is_said(
     [
         (["create-function", "a b"], "'a b' cannot stand in a text command"),
         (["maxqueue", "f", "1", "2"], "one limit for all priorities, or three: high, normal, low"),
-        (["maxqueue", "f", "x"], "'x' is not a valid integer range"),
+        (["maxqueue", "f", "x"], "'x' is not a whole number, at least 0"),
         (["send", "status\nversion"], "one line, without NUL and newline"),
         (["send"], "Missing argument"),
         (["statsu"], "no command 'statsu': did you mean 'status'?; see 'trigear admin --help'"),

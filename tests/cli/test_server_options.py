@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,9 +113,12 @@ def test_only_store_and_authentication_there_are_may_be_named() -> None:
         (["-v", "--log-level", "error"], ["--verbose and --log-level"]),
         (["--quiet", "--log-level", "info"], ["--quiet and --log-level"]),
         (["--no-keepalive", "--keepalive-idle", "3"], ["--keepalive-idle", "contradict"]),
-        (["--store", "sqlite:/x"], ["'sqlite:/x' is no store", "sqlite:///path"]),
+        (["--store", "sqlite:/x"], ["'sqlite:/x' is no store", "did you mean sqlite:///x?"]),
         (["--store", "sqlite://x"], ["'sqlite://x' names no file", "sqlite:///path"]),
         (["--store", "sqlite:///x/"], ["names no file"]),
+        (["--store", "/tmp/x.db"], ["did you mean sqlite:///tmp/x.db?"]),
+        (["--store", "/tmp/a b?.db"], ["did you mean sqlite:///tmp/a%20b%3F.db?"]),
+        (["--store", "jobs.sqlite3"], [f"did you mean sqlite://{os.getcwd()}/jobs.sqlite3?"]),
         (["--store", "postgresql://x"], ["is no store of this version"]),
         (["--auth", "sasl"], ["sasl", "not in this version", "there is: none"]),
         (["--compat", "gearmand-3"], ["gearmand-2"]),

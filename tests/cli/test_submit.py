@@ -639,7 +639,7 @@ def test_server_that_is_none_is_doubted(trigear: Callable[..., Said]) -> None:
         (["--at", "noon", "f", "x"], "'noon' is not a time: write 2026-11-23T08:00:00+01:00"),
         (["--at", "2100-01-01T00:00", "f", "x"], "has no time zone: write 2026-11-23T08:00"),
         (["--deadline", "soon", "f", "x"], "'soon' is not a duration: write 500ms, 30s"),
-        (["--parallel", "0", "f", "x"], "0 is not in the range x>=1"),
+        (["--parallel", "0", "f", "x"], "'0' is not a whole number, at least 1"),
         (["--server", "a:b", "f", "x"], "--server: 'a:b' has no usable port"),
         (["-h", "a b", "f", "x"], "-h: 'a b' has no usable host"),
         (["-p", "99999", "f", "x"], "99999 is not a port"),

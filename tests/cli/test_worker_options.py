@@ -76,7 +76,11 @@ def test_manners_say_how_much_is_logged(
     [
         ([], "name a worker as module:worker, or functions with -f"),
         (["jobs"], "'jobs' does not say which worker: write module:worker, as in jobs:worker"),
-        (["shop/jobs.py"], "write module:worker, as in shop.jobs:worker"),
+        (["shop/jobs.py"], "'shop/jobs.py' is a path, and Python imports modules: write shop.jobs"),
+        (["./jobs.py:doer"], "write jobs:doer"),
+        (["jobs.py"], "write jobs:worker"),
+        (["/tmp/m.py:worker"], "write `cd /tmp && trigear worker m:worker`"),
+        (["../m"], "write `cd .. && trigear worker m:worker`"),
         ([":worker"], "as in module:worker"),
         (["a:b", "c:d"], "'c:d' after a:b"),
         (["a:b", "--", "cat"], "name the function that the command does with -f"),

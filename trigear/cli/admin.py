@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING
 import click
 
 from trigear.cli import answers, job
-from trigear.cli.connecting import Servers, checked_word, connected, refusal, with_server
+from trigear.cli.connecting import (
+    Servers,
+    checked_word,
+    connected,
+    refusal,
+    with_server,
+    with_server_in_front,
+)
 from trigear.cli.groups import NearGroup
 from trigear.cli.job_show import show_command
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
 from trigear.cli.tables import encoded, json_option, show, write, write_json
+from trigear.cli.values import Whole
 from trigear.errors import LocalProtocolError, Refused
 from trigear.model import counted
 
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
     ),
 )
 @with_manners
+@with_server_in_front
 @click.help_option("--help")
 def admin_group() -> None:
     """Look into a server and steer it.
@@ -251,7 +260,7 @@ def state_of(client: BlockingClient, function: str) -> tuple[Cell, Cell, Cell]:
     ),
 )
 @click.argument("function")
-@click.argument("limits", metavar="[ALL | HIGH NORMAL LOW]", nargs=-1, type=click.IntRange(min=0))
+@click.argument("limits", metavar="[ALL | HIGH NORMAL LOW]", nargs=-1, type=Whole(0))
 @with_manners
 @with_server
 @click.help_option("--help")

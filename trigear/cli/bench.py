@@ -21,7 +21,7 @@ from trigear.cli.manual import examples
 from trigear.cli.progress import Progress
 from trigear.cli.report import Failure, Status
 from trigear.cli.tables import encoded, write, write_json
-from trigear.cli.values import SIZE
+from trigear.cli.values import SIZE, Whole
 from trigear.errors import Refused, TrigearError
 from trigear.model import counted
 
@@ -374,21 +374,21 @@ def said(client: BlockingClient, line: str) -> str:
 )
 @click.option(
     "--rounds",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     default=5,
     show_default=True,
     help="How often each scenario is measured, in turn; medians are printed.",
 )
 @click.option(
     "--connections",
-    type=click.IntRange(1, 1000),
+    type=Whole(1, 1000),
     default=4,
     show_default=True,
     help="Connections that submit, and as many that work; 'oneatatime' has one of each.",
 )
 @click.option(
     "--outstanding",
-    type=click.IntRange(1, 100_000),
+    type=Whole(1, 100_000),
     help="Submissions under way on each connection. Default: 64 in the background, else 16.",
 )
 @click.option(
@@ -401,7 +401,7 @@ def said(client: BlockingClient, line: str) -> str:
 )
 @click.option(
     "--backlog",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     metavar="JOBS",
     help=f"Jobs queued at most. Default: {BACKLOG:,}, or 64 MiB of workloads.",
 )

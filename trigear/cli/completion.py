@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from trigear.cli.manners import with_manners
+from trigear.cli.manners import with_help, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Status
 
@@ -23,7 +23,7 @@ SHELLS = ("bash", "zsh", "fish")
 )
 @click.argument("shell", type=click.Choice(SHELLS))
 @with_manners
-@click.help_option("--help")
+@with_help
 @click.pass_context
 def completion_command(ctx: click.Context, shell: str) -> int:
     """Print the script that makes a shell complete trigear's commands and options."""

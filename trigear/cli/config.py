@@ -11,7 +11,8 @@ import click
 from click.core import ParameterSource
 
 from trigear.cli import config_file, serve
-from trigear.cli.manners import Manners, with_manners
+from trigear.cli.groups import NearGroup
+from trigear.cli.manners import Manners, with_help, with_manners
 from trigear.cli.server import functions_of, plan_of, server_command
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ ORIGINS: Final = {
 }
 
 
-@click.group(name="config")
+@click.group(cls=NearGroup, name="config")
 @with_manners
-@click.help_option("--help")
+@with_help
 def config_group() -> None:
     """Check and show the configuration of `trigear server`."""
 
@@ -43,7 +44,7 @@ def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @config_group.command(name="check")
 @file_option
 @with_manners
-@click.help_option("--help")
+@with_help
 def check_command(path: str | None) -> int:
     """Say whether the server would start with the file and the environment as they are."""
     return serve.check(plan_of(server_context(path), os.getcwd()))
@@ -53,7 +54,7 @@ def check_command(path: str | None) -> int:
 @file_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @with_manners
-@click.help_option("--help")
+@with_help
 def show_command(path: str | None, *, as_json: bool) -> int:
     """Print every setting that is in force and where it comes from."""
     ctx = server_context(path)
@@ -94,7 +95,7 @@ def show_command(path: str | None, *, as_json: bool) -> int:
 
 @config_group.command(name="example")
 @with_manners
-@click.help_option("--help")
+@with_help
 def example_command() -> int:
     """Print a configuration file with every setting, its default and what it does."""
     ctx = click.Context(server_command)

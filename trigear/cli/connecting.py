@@ -48,7 +48,8 @@ def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 _OPTIONS: Final = (
-    click.option(
+    functools.partial(
+        click.option,
         "--server",
         "server",
         multiple=True,
@@ -57,9 +58,12 @@ _OPTIONS: Final = (
         " repeatable, the first that answers is taken. Default: TRIGEAR_SERVERS, GEARMAN_SERVERS"
         " (comma-separated), the context in use, localhost:4730.",
     ),
-    click.option("-h", "host", metavar="HOST", help="The server's host, as gearman has it."),
-    click.option("-p", "port", type=PORT, metavar="PORT", help="And its port."),
-    click.option(
+    functools.partial(
+        click.option, "-h", "host", metavar="HOST", help="The server's host, as gearman has it."
+    ),
+    functools.partial(click.option, "-p", "port", type=PORT, metavar="PORT", help="And its port."),
+    functools.partial(
+        click.option,
         "--context",
         metavar="NAME",
         shell_complete=complete_context,
@@ -84,8 +88,16 @@ def with_server(command: Callable[..., Any]) -> Callable[..., Any]:
 
     decorated: Callable[..., Any] = with_servers
     for option in reversed(_OPTIONS):
-        decorated = option(decorated)
+        decorated = option()(decorated)
     return decorated
+
+
+def with_server_in_front(group: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a group's commands have these options, and --json, in front of their names, too."""
+    in_front = click.option("--json", is_flag=True, expose_value=False, help="Print JSON.")
+    for option in reversed(_OPTIONS):
+        group = option(expose_value=False)(group)
+    return in_front(group)
 
 
 def choose(

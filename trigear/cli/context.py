@@ -10,7 +10,7 @@ import click
 from trigear.cli.connecting import complete_context
 from trigear.cli.contexts import Draft, read, unknown
 from trigear.cli.groups import NearGroup
-from trigear.cli.manners import ask, remark, with_manners
+from trigear.cli.manners import ask, remark, with_help, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
 from trigear.cli.tables import columns, json_option, show
@@ -33,7 +33,7 @@ _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
     ),
 )
 @with_manners
-@click.help_option("--help")
+@with_help
 def context_group() -> None:
     """Give the servers you work with a name, and choose among them.
 
@@ -56,7 +56,7 @@ def context_group() -> None:
 @click.option("--replace", is_flag=True, help="Put these servers in place of those it has.")
 @click.option("--use", is_flag=True, help="Take it from now on where no server is named.")
 @with_manners
-@click.help_option("--help")
+@with_help
 def add_command(name: str, addresses: tuple[str, ...], *, replace: bool, use: bool) -> int:
     """Name a server, or several that are tried in this order."""
     if not _WORD.fullmatch(name):
@@ -78,7 +78,7 @@ def add_command(name: str, addresses: tuple[str, ...], *, replace: bool, use: bo
 @context_group.command(name="list", epilog=examples("trigear context list --json"))
 @json_option
 @with_manners
-@click.help_option("--help")
+@with_help
 def list_command(*, as_json: bool) -> int:
     """List the contexts; a star marks the one in use."""
     found = read()
@@ -105,7 +105,7 @@ def list_command(*, as_json: bool) -> int:
 @click.argument("name", required=False, shell_complete=complete_context)
 @click.option("--none", is_flag=True, help="None at all: localhost:4730 again.")
 @with_manners
-@click.help_option("--help")
+@with_help
 def use_command(name: str | None, *, none: bool) -> int:
     """Take this context from now on where no server is named."""
     if (name is None) != none:
@@ -126,7 +126,7 @@ def use_command(name: str | None, *, none: bool) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do not.")
 @with_manners
-@click.help_option("--help")
+@with_help
 def remove_command(name: str, *, yes: bool, dry_run: bool) -> int:
     """Forget a context."""
     found = read()

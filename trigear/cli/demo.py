@@ -20,8 +20,9 @@ import click
 
 from trigear.cli.demo_display import Display, SayLog, display_for
 from trigear.cli.demo_worker import FACTOR_STEPS, archive_path, count_words
-from trigear.cli.manners import Manners, with_manners
+from trigear.cli.manners import Manners, with_help, with_manners
 from trigear.cli.report import Failure, Status
+from trigear.cli.values import Whole
 from trigear.model import counted
 
 if TYPE_CHECKING:
@@ -328,24 +329,24 @@ def demo(workers: int, documents: int, display: Display) -> Outcome:
 @click.command(
     "demo",
     epilog="Example: trigear demo --workers 2",
-    context_settings={"help_option_names": ["--help"]},
 )
 @click.option(
     "--workers",
-    type=click.IntRange(2, 64),
+    type=Whole(2, 64),
     default=3,
     show_default=True,
     help="Worker processes.",
 )
 @click.option(
     "--documents",
-    type=click.IntRange(1, 1_000_000),
+    type=Whole(1, 1_000_000),
     default=6000,
     show_default=True,
     help="Documents whose words are counted; the other jobs are in proportion.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object.")
 @with_manners
+@with_help
 @click.pass_obj
 def demo_command(manners: Manners, workers: int, documents: int, as_json: bool) -> int:
     """Watch a server and workers do real jobs.

@@ -14,6 +14,7 @@ from trigear.cli.connecting import (
     each_server,
     said_for,
     with_server,
+    with_server_in_front,
 )
 from trigear.cli.groups import NearGroup
 from trigear.cli.job_show import GONE, show_command
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     ),
 )
 @with_manners
+@with_server_in_front
 @click.help_option("--help")
 def job_group() -> None:
     """Ask about jobs, list them, cancel them."""

@@ -60,6 +60,11 @@ def with_manners(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def with_help(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option that shows its help, where `-h` does not name a server's host."""
+    return click.help_option("-h", "--help")(command)
+
+
 def manners_of() -> Manners:
     """What the user of the running command asked for."""
     ctx = click.get_current_context(silent=True)

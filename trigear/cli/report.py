@@ -88,6 +88,10 @@ def line_for(error: BaseException) -> str:
     """``error`` as one line for people."""
     match error:
         case click.UsageError():
+            from trigear.cli.hints import for_option
+
+            if (better := for_option(error)) is not None:
+                return better
             # click spreads usage, hint and message over several lines.
             where = error.ctx.command_path if error.ctx is not None else None
             hint = f"; see '{where} --help'" if where else ""

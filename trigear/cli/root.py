@@ -9,7 +9,7 @@ import click
 
 from trigear import __version__
 from trigear.cli.groups import NearGroup
-from trigear.cli.manners import Manners, with_manners
+from trigear.cli.manners import Manners, with_help, with_manners
 from trigear.cli.report import Status, only_one, report
 
 if TYPE_CHECKING:
@@ -74,18 +74,13 @@ class LazyGroup(NearGroup):
 @click.group(
     cls=LazyGroup,
     name="trigear",
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["--help"], "max_content_width": 100},
+    context_settings={"max_content_width": 100},
 )
 @click.version_option(__version__, message="trigear %(version)s")
 @with_manners
-@click.pass_context
-def trigear_command(ctx: click.Context) -> int | None:
+@with_help
+def trigear_command() -> None:
     """A Gearman job server, client and worker."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        ctx.exit(Status.USAGE)
-    return None
 
 
 def run(command: click.Command, program: str, args: Sequence[str]) -> int:

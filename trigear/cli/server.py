@@ -11,10 +11,10 @@ from click.core import ParameterSource
 from trigear import __version__
 from trigear.cli import config_file
 from trigear.cli.logs import LEVELS, LogSettings, LogStyle
-from trigear.cli.manners import Manners, with_manners
+from trigear.cli.manners import Manners, with_help, with_manners
 from trigear.cli.plan import PidFileSettings, Plan, absolute, attempts_for, handle_prefix
 from trigear.cli.store import parse_store, store_plan
-from trigear.cli.values import DURATION, NETWORK, PORT, SIZE, WHOLE_SECONDS, Kind
+from trigear.cli.values import DURATION, NETWORK, PORT, SIZE, WHOLE_SECONDS, Kind, Whole
 from trigear.engine.config import (
     EngineConfig,
     FunctionSettings,
@@ -155,7 +155,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option(
     "-j",
     "--job-retries",
-    type=click.IntRange(min=-1),
+    type=Whole(-1),
     default=10,
     metavar="N",
     help="Give a job up when it was lost with its worker or timed out for the N-th time;"
@@ -205,7 +205,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
 )
 @click.option(
     "--keepalive-count",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     default=KEEPALIVE.count,
     metavar="N",
     help="Unanswered tests after which a peer is dead.",
@@ -245,7 +245,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
 )
 @click.option(
     "--file-descriptors",
-    type=click.IntRange(min=64),
+    type=Whole(64),
     metavar="N",
     help="Files and connections to allow. Default: as many as the system does.",
 )
@@ -271,7 +271,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     help="Check options and configuration, start nothing.",
 )
 @with_manners
-@click.help_option("--help")
+@with_help
 @click.pass_context
 def server_command(ctx: click.Context, /, *, check: bool, **params: Any) -> int:  # noqa: ANN401
     """Run the job server until SIGTERM or SIGINT; a second signal does not wait for jobs."""

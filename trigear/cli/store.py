@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from trigear.cli.report import Failure, Status
 
@@ -109,10 +109,11 @@ def parse_store(value: object) -> str:
         if not path.startswith("/") or path.endswith("/") or "\0" in path:
             raise ValueError(f"'{text}' names no file: write {SQLITE_URL}/path/to/{FILE}")
         return text
-    raise ValueError(
-        f"'{text}' is no store of this version: write {SQLITE}, {SQLITE_URL}/path/to/{FILE} or"
-        f" {MEMORY}"
-    )
+    known = f"write {SQLITE}, {SQLITE_URL}/path/to/{FILE} or {MEMORY}"
+    if "://" not in text and ("/" in text or text.endswith((".db", ".sqlite", ".sqlite3"))):
+        path = os.path.abspath(text.removeprefix("sqlite:").removeprefix("file:"))
+        known = f"did you mean {SQLITE_URL}{quote(path)}?"
+    raise ValueError(f"'{text}' is no store of this version: {known}")
 
 
 def store_plan(store: str, state_dir: str | None, folder: str) -> StorePlan:

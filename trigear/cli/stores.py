@@ -12,7 +12,7 @@ import click
 
 from trigear import __version__
 from trigear.cli.groups import NearGroup
-from trigear.cli.manners import Manners, ask, manners_of, remark, with_manners
+from trigear.cli.manners import Manners, ask, manners_of, remark, with_help, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.progress import Progress
 from trigear.cli.report import Failure, Status
@@ -48,7 +48,7 @@ TOLD: Final = 20
     ),
 )
 @with_manners
-@click.help_option("--help")
+@with_help
 def store_group() -> None:
     """Look after the durable jobs: check, back up, move and renew their store.
 
@@ -139,7 +139,7 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 @store_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @with_manners
-@click.help_option("--help")
+@with_help
 def check_command(*, as_json: bool, **given: Any) -> int:  # noqa: ANN401
     """Read all of it, say what is in it and what is wrong with it.
 
@@ -209,7 +209,7 @@ def lines_of(snapshot: Snapshot, found: Findings) -> Iterator[str]:
 @click.option("--force", is_flag=True, help="Replace a file of this name.")
 @store_options
 @with_manners
-@click.help_option("--help")
+@with_help
 def backup_command(file: str, *, force: bool, **given: Any) -> int:  # noqa: ANN401
     """Copy the store to FILE, also while a server uses it.
 
@@ -237,7 +237,7 @@ def backup_command(file: str, *, force: bool, **given: Any) -> int:  # noqa: ANN
 )
 @store_options
 @with_manners
-@click.help_option("--help")
+@with_help
 def migrate_command(**given: Any) -> int:  # noqa: ANN401
     """Bring tables that an earlier trigear wrote to the version of this one.
 
@@ -276,7 +276,7 @@ def migrate_command(**given: Any) -> int:  # noqa: ANN401
 @click.option("--force", is_flag=True, help="Replace a file of this name.")
 @store_options
 @with_manners
-@click.help_option("--help")
+@with_help
 def export_command(
     file: str,
     *,
@@ -372,7 +372,7 @@ def export_to_gearmand(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_options
 @with_manners
-@click.help_option("--help")
+@with_help
 def import_command(
     source: str,
     *,

@@ -14,7 +14,7 @@ import click
 from trigear.cli.connecting import with_server
 from trigear.cli.manners import Manners, remark, with_manners
 from trigear.cli.manual import examples
-from trigear.cli.values import DURATION, TIME
+from trigear.cli.values import DURATION, TIME, Whole
 from trigear.errors import ConfigError
 from trigear.model import Priority
 
@@ -123,13 +123,13 @@ class Plan:
 @click.option(
     "-t",
     "milliseconds",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     metavar="MS",
     help="The same, as gearman has it.",
 )
 @click.option(
     "--parallel",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     default=1,
     metavar="N",
     help="How many jobs are under way at once. Results come in the order of the jobs.",
@@ -137,7 +137,7 @@ class Plan:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each job.")
 @with_manners
 @with_server
-@click.help_option("--help")
+@click.help_option("-H", "--help")
 @click.pass_context
 def submit_command(ctx: click.Context, /, *, servers: Servers, **given: Any) -> int:  # noqa: ANN401
     """Submit a job for each WORKLOAD, wait, and print the results as they are.

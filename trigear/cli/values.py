@@ -157,6 +157,23 @@ class Kind(click.ParamType):  # type: ignore[type-arg]  # generic in the newest 
             self.fail(str(error), param, ctx)
 
 
+class Whole(Kind):
+    """A whole number of at least, and at most, so much."""
+
+    def __init__(self, least: int, most: int | None = None) -> None:
+        super().__init__("number", self.read)
+        self.least = least
+        self.most = most
+
+    def read(self, value: object) -> int:
+        text = str(value)
+        number = int(text) if re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII) else None
+        if number is None or number < self.least or (self.most is not None and number > self.most):
+            most = "" if self.most is None else f" and at most {self.most:,}"
+            raise ValueError(f"'{value}' is not a whole number, at least {self.least}{most}")
+        return number
+
+
 DURATION: Final = Kind("duration", parse_duration)
 WHOLE_SECONDS: Final = Kind("duration", parse_whole_seconds)
 SIZE: Final = Kind("size", parse_size)

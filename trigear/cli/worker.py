@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -16,7 +17,7 @@ from trigear.cli.manners import Manners, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.plan import absolute
 from trigear.cli.report import Failure, Status
-from trigear.cli.values import DURATION, SIZE
+from trigear.cli.values import DURATION, SIZE, Whole
 from trigear.cli.worker_plan import WorkerPlan
 from trigear.model import counted
 
@@ -84,15 +85,11 @@ class WorkerCommand(click.Command):
     metavar="DURATION",
     help="How long COMMAND may take for a job, before it is killed and the job goes to others.",
 )
-@click.option(
-    "-t", "milliseconds", type=click.IntRange(min=1), metavar="MS", help="The same, in ms."
-)
-@click.option(
-    "-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="Jobs at once in each process."
-)
+@click.option("-t", "milliseconds", type=Whole(1), metavar="MS", help="The same, in ms.")
+@click.option("-j", "--jobs", type=Whole(1), metavar="N", help="Jobs at once in each process.")
 @click.option(
     "--processes",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     default=1,
     show_default=True,
     metavar="N",
@@ -100,14 +97,14 @@ class WorkerCommand(click.Command):
 )
 @click.option(
     "--max-jobs",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     metavar="N",
     help="Replace a process after so many jobs.",
 )
 @click.option(
     "--max-memory", type=SIZE, metavar="SIZE", help="Replace a process that uses more than this."
 )
-@click.option("-c", "count", type=click.IntRange(min=1), metavar="N", help="End after N jobs.")
+@click.option("-c", "count", type=Whole(1), metavar="N", help="End after N jobs.")
 @click.option(
     "--grace",
     type=DURATION,
@@ -159,8 +156,8 @@ def worker_command(ctx: click.Context, /, *, servers: Servers, **given: Any) -> 
 
     Exit status: 0 stopped, 2 wrong options or no such worker, 4 not allowed, 130 stopped at once.
     """
-    refuse_root(given)
     plan = plan_of(ctx, servers, given)
+    refuse_root(given)
     return run(plan, given)
 
 
@@ -213,10 +210,11 @@ def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> Work
         target = words[-1]  # `parse_args` put it there
         name, colon, attribute = target.partition(":")
         problems |= {
-            f"'{target}' does not say which worker: write module:worker, as in"
-            f" {name.removesuffix('.py').replace('/', '.') or 'module'}:worker": not (
-                colon and name and attribute and "/" not in name and not name.endswith(".py")
+            f"'{target}' is a path, and Python imports modules: {as_module(name, attribute)}": (
+                is_path(name)
             ),
+            f"'{target}' does not say which worker: write module:worker, as in"
+            f" {name or 'module'}:worker": not (colon and name and attribute),
             f"'{' '.join(words[:-1])}' after {target}: a command needs -f FUNCTION": len(words) > 1,
             "-n, -N, --timeout and -t are for commands: a worker says in its code how long its"
             " functions may take": any(
@@ -267,6 +265,20 @@ def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> Work
         debug=manners.debug,
         color=manners.color,
     )
+
+
+def is_path(name: str) -> bool:
+    return "/" in name or name.endswith(".py")
+
+
+def as_module(path: str, attribute: str) -> str:
+    """How a worker is named that somebody named by the path of its file."""
+    attribute = attribute or "worker"
+    clean = os.path.normpath(path.removesuffix(".py"))
+    folder, module = os.path.split(clean)
+    if os.path.isabs(clean) or folder.startswith(".."):
+        return f"write `cd {shlex.quote(folder)} && trigear worker {module}:{attribute}`"
+    return f"write {clean.replace('/', '.')}:{attribute}"
 
 
 def folder_of_start() -> str:
