@@ -125,5 +125,6 @@ class CloseReason(enum.Enum):
     SLOW_CONSUMER = "peer does not read what it is sent"
     IDLE_DRAIN = "idle while the server drains"
     SHUTDOWN = "server stopped"
+    TLS_BROKEN = "peer broke the TLS protocol"
     NOT_ALLOWED = "address not allowed"
     FAULT = "fault in the server"

@@ -36,6 +36,7 @@ import logging
 import os
 import select
 import socket
+import ssl
 import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from trigear.engine.engine import Engine
     from trigear.engine.session import Session
+    from trigear.security.layer import TlsLayer
 
 log: Final = logging.getLogger("trigear.server")
 
@@ -90,6 +92,7 @@ class Link:
         "fd",
         "heavy",
         "hung",
+        "layer",
         "paused",
         "pending",
         "readable",
@@ -99,8 +102,12 @@ class Link:
         "writing",
     )
 
-    def __init__(self, sock: socket.socket, session: Session) -> None:
+    def __init__(
+        self, sock: socket.socket, session: Session, layer: TlsLayer | None = None
+    ) -> None:
         self.sock = sock
+        self.layer = layer
+        """Between the socket and the session; None where plain bytes go over the socket."""
         self.fd = sock.fileno()
         self.session = session
         self.pending: list[bytes | memoryview] = []
@@ -151,16 +158,28 @@ class Hub:
 
     # Connections
 
-    def add(self, sock: socket.socket, address: str) -> None:
-        """Serve a connected socket; the hub owns it from here on."""
+    def add(self, sock: socket.socket, address: str, layer: TlsLayer | None = None) -> None:
+        """Serve a connected socket; the hub owns it from here on.
+
+        Args:
+            sock: the socket.
+            address: the peer's address as text.
+            layer: TLS, whose handshake is done; None for none.
+        """
         sock.setblocking(False)
         self._number += 1
         session = self._engine.connection_opened(self._number, address, now())
-        link = Link(sock, session)
+        link = Link(sock, session, layer)
         self._links[link.fd] = link
         self._by_number[session.number] = link
         self._epoll.register(link.fd, _IN)
         log.debug("%r opened", session)
+        if layer is not None:
+            # What came behind the handshake is in the layer already and raises no event.
+            link.readable = True
+            self._moment = now()
+            self._open(link, b"")
+            self.nudge()
 
     def __len__(self) -> int:
         return len(self._links)
@@ -171,7 +190,10 @@ class Hub:
         if session.number in self._by_number:
             if session.closing is not None and reason is CloseReason.PEER_CLOSED:
                 reason = session.closing
-            link.pending.extend(session.take())
+            out = session.take()
+            if link.layer is not None:
+                out = [link.layer.seal(out) + link.layer.farewell()]
+            link.pending.extend(out)
             link.closing = reason
             del self._by_number[session.number]
             try:
@@ -261,8 +283,11 @@ class Hub:
         The engine is not told: the end of a server is no loss of a worker, and fails no job.
         """
         for link in list(self._links.values()):
+            out = link.session.take()
+            if link.layer is not None and link.closing is None:
+                out = [link.layer.seal(out) + link.layer.farewell()]
             link.closing = reason
-            link.pending.extend(link.session.take())
+            link.pending.extend(out)
             link.unsent = sum(len(piece) for piece in link.pending)
             if link.unsent:
                 self._push(link)
@@ -336,8 +361,9 @@ class Hub:
             else:
                 self._discard(link)
             return
+        layer = link.layer
         try:
-            data = link.sock.recv(READ_SIZE)
+            data = b"" if layer is not None and layer.over else link.sock.recv(READ_SIZE)
         except BlockingIOError:
             link.readable = False
             return
@@ -359,7 +385,28 @@ class Hub:
             return
         if len(data) < READ_SIZE and not link.ending:
             link.readable = False
-        self._receive(link, data)
+        if layer is None:
+            self._receive(link, data)
+        else:
+            self._open(link, data)
+
+    def _open(self, link: Link, data: bytes) -> None:
+        """Hand on what is in the records that came."""
+        layer = link.layer
+        assert layer is not None
+        try:
+            plain = layer.open(data)
+        except ssl.SSLError as error:
+            log.info("%r: TLS broken: %s", link.session, error.reason or error)
+            self._lose(link, CloseReason.TLS_BROKEN)
+            return
+        if layer.over:
+            # Like the end of a plain connection, only that it comes before the socket's own.
+            link.ending = link.readable = True
+        if plain:
+            self._receive(link, plain)
+        elif link.readable and not link.heavy:
+            self._again.append(link)
 
     def _receive(self, link: Link, data: bytes) -> None:
         session = link.session
@@ -410,6 +457,8 @@ class Hub:
         out = session.out
         if out:
             session.out = []
+            if link.layer is not None:
+                out = [link.layer.seal(out)]
             if link.writing:
                 link.pending += out
                 link.unsent += sum(map(len, out))

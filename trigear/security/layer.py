@@ -1,0 +1,130 @@
+"""TLS as one more layer without I/O: bytes of the network on one side, bytes of Gearman on the
+other.
+
+What a TLS connection costs is paid per call rather than per byte. So everything that waits is
+sealed in one go, and everything that came is opened in one go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PIECE: Final = 262144
+"""Most plain bytes that are taken out at once; a record has at most 16 KiB of them."""
+
+
+class TlsLayer:
+    """One end of a TLS connection, between two buffers.
+
+    Args:
+        context: of the side on which this end is.
+        server_name: on the client's side, whom the certificate has to name; None on the server's.
+    """
+
+    __slots__ = ("_broken", "_incoming", "_object", "_outgoing", "over")
+
+    def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_name is None,
+            server_hostname=server_name,
+        )
+        self._broken = False
+        self.over = False
+        """Whether the peer has said that nothing more comes."""
+
+    # The handshake
+
+    def feed(self, data: bytes) -> None:
+        """Take in what came from the network, to be looked at by the next step; empty means that
+        the peer has closed its side."""
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def step(self) -> bool:
+        """Go on with the handshake, which may compute for a millisecond.
+
+        Returns:
+            Whether it is done. If not, more has to come from the network.
+
+        Raises:
+            ssl.SSLError: it failed; :meth:`outgoing` has an alert for the peer.
+        """
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def outgoing(self) -> bytes:
+        """What has to be sent to the peer now."""
+        return self._outgoing.read()
+
+    # The conversation
+
+    def open(self, data: bytes) -> bytes:
+        """The plain bytes in what came from the network; none if a record is incomplete.
+
+        Raises:
+            ssl.SSLError: the peer broke the protocol; :meth:`outgoing` has an alert for it.
+        """
+        if data:
+            self._incoming.write(data)
+        pieces = []
+        try:
+            while True:
+                piece = self._object.read(_PIECE)
+                if not piece:
+                    self.over = True
+                    break
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.over = True
+        except ssl.SSLError:
+            self._broken = True
+            raise
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def seal(self, pieces: Iterable[bytes | memoryview]) -> bytes:
+        """What has to be sent so that the peer gets these plain bytes, in one piece; on a broken
+        connection only what says so."""
+        plain = b"".join(pieces)
+        if plain and not self._broken:
+            # Never less than all of it: the buffer behind it takes any number of bytes.
+            self._object.write(plain)
+        return self._outgoing.read()
+
+    def farewell(self) -> bytes:
+        """What has to be sent last, so that the peer knows that nothing was cut off."""
+        # It would go on to wait for the peer's own farewell.
+        with contextlib.suppress(ssl.SSLError):
+            self._object.unwrap()
+        return self._outgoing.read()
+
+    # The peer
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The peer's verified certificate as DER; None if it showed none."""
+        return self._object.getpeercert(binary_form=True)
+
+    @property
+    def version(self) -> str | None:
+        """The version of TLS, as `TLSv1.3`."""
+        return self._object.version()
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        """Data that only the two ends of this connection know, for `tls-unique`; see RFC 5929."""
+        return self._object.get_channel_binding(kind)
