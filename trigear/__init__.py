@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from trigear.runtime.values import JobStatus
     from trigear.runtime.waiting import Job
     from trigear.runtime.worker import Worker, WorkerStatistics
+    from trigear.security.tls import ClientTLS
 
 __version__ = "0.1.0"
 
@@ -74,6 +75,7 @@ __all__ = [
     "BlockingClient",
     "BlockingJob",
     "Client",
+    "ClientTLS",
     "ConfigError",
     "ConnectionLost",
     "ConnectionStatus",
@@ -122,6 +124,7 @@ _HOME = {
     "BlockingClient": "trigear.runtime.blocking",
     "BlockingJob": "trigear.runtime.blocking",
     "Client": "trigear.runtime.client",
+    "ClientTLS": "trigear.security.tls",
     "ConfigError": "trigear.errors",
     "ConnectionLost": "trigear.errors",
     "ConnectionStatus": "trigear.protocol.talks",

@@ -17,6 +17,8 @@ from trigear.protocol.connection import MAX_PACKET
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trigear.security.tls import ServerTLS
+
 HANDLE_NAME_LIMIT: Final = 40
 """Bytes of the server's name in a job handle: with `H:`, `:` and 20 digits at most 63 bytes."""
 
@@ -155,14 +157,15 @@ class ServerConfig:
 
     Args:
         engine: see :class:`EngineConfig`.
-        listen: addresses, each `HOST`, `HOST:PORT`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or
-            `unix:PATH`.
+        listen: addresses, each `HOST`, `HOST:PORT`, `[IPV6]:PORT`, `gearman://HOST[:PORT]`,
+            `gearmans://HOST[:PORT]` (with TLS) or `unix:PATH`.
         port: TCP port of addresses that name none.
         backlog: connections the system may keep waiting per listener.
         allow: networks (`10.0.0.0/8`, `::1`) whose addresses may connect; empty allows all.
         keepalive: None leaves connections without it.
         grace: seconds a draining server waits for running jobs; None waits without limit.
         compat_gearmand: whether the server shows gearmand's face.
+        tls: how TLS is spoken at `gearmans://` addresses; None if there are none.
     """
 
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -173,6 +176,7 @@ class ServerConfig:
     keepalive: Keepalive | None = field(default_factory=Keepalive)
     grace: float | None = 30.0
     compat_gearmand: bool = False
+    tls: ServerTLS | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

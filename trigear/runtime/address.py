@@ -1,12 +1,13 @@
 """Where a server is: the one notation for addresses, for those who connect and those who listen.
 
-=====================  ==============================================
+====================== ==============================================
 `HOST`                 a name or an address, on the default port
 `HOST:PORT`
 `IPV6`, `[IPV6]:PORT`  brackets only where a port follows, or to please
 `gearman://HOST:PORT`  the same as a URL; the port may be missing
+`gearmans://HOST:PORT` the same, with TLS
 `unix:PATH`            a Unix socket
-=====================  ==============================================
+====================== ==============================================
 
 Nothing here asks the network or the file system.
 """
@@ -20,7 +21,9 @@ from typing import Final
 from trigear.errors import ConfigError
 from trigear.model import DEFAULT_PORT
 
-_FORMS: Final = "write HOST, HOST:PORT, [IPV6]:PORT, gearman://HOST:PORT or unix:PATH"
+_FORMS: Final = (
+    "write HOST, HOST:PORT, [IPV6]:PORT, gearman://HOST:PORT, gearmans://HOST:PORT or unix:PATH"
+)
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
@@ -30,16 +33,19 @@ _UNIX_PATH_LIMIT: Final = 107
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A place to connect to or to listen at: TCP ``host`` and ``port``, or a Unix ``path``."""
+    """A place to connect to or to listen at: TCP ``host`` and ``port``, or a Unix ``path``. With
+    ``tls`` what is said there is TLS."""
 
     host: str = ""
     port: int = DEFAULT_PORT
     path: str | None = None
+    tls: bool = False
 
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"gearmans://{place}" if self.tls else place
 
 
 def parse_address(
@@ -72,11 +78,11 @@ def parse_address(
             )
         return Address(path=path)
     place = text
+    tls = False
     if found := _SCHEME.fullmatch(text):
         scheme, place = found[1].lower(), found[2]
-        if scheme == "gearmans":
-            raise wrong("asks for TLS, which this version does not speak", "write gearman://")
-        if scheme != "gearman":
+        tls = scheme == "gearmans"
+        if scheme not in ("gearman", "gearmans"):
             raise wrong(f"is a {scheme} address")
         place = place.removesuffix("/")
     if place.startswith("["):
@@ -96,10 +102,10 @@ def parse_address(
     if any(char.isspace() or char in "/\\@?#\0" for char in host):
         raise wrong(f"has no usable host: {host!r}")
     if port is None:
-        return Address(host, default_port)
+        return Address(host, default_port, tls=tls)
     if not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise wrong(f"has no usable port: {port!r}", "a port is a number up to 65535")
-    return Address(host, int(port))
+    return Address(host, int(port), tls=tls)
 
 
 def as_address(server: str | Address, hint: str = "") -> Address:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from trigear.runtime.address import Address
     from trigear.runtime.client import Client
+    from trigear.security.tls import ClientTLS
 
 Value = TypeVar("Value")
 
@@ -106,7 +107,10 @@ class Admin:
 @public
 @asynccontextmanager
 async def connect_admin(
-    address: str | Address = "localhost", *, patience: float = PATIENCE
+    address: str | Address = "localhost",
+    *,
+    patience: float = PATIENCE,
+    tls: ClientTLS | None = None,
 ) -> AsyncIterator[Admin]:
     """Connect to the server that is to be looked into; the body's end hangs up.
 
@@ -114,12 +118,13 @@ async def connect_admin(
         address: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`.
         patience: seconds that a call waits while the server is down, before it raises
             ConnectionLost.
+        tls: whom to trust and who we are, as for :func:`trigear.connect`.
 
     Raises:
         ConnectionLost: on entering, nobody answers there.
-        ConfigError: this is no address.
+        ConfigError: this is no address, or a file of TLS cannot be used.
 
     Cancellation: on entering, the attempt is given up.
     """
-    async with connect(address, patience=patience) as client:
+    async with connect(address, patience=patience, tls=tls) as client:
         yield Admin(client)

@@ -28,7 +28,7 @@ from trigear.protocol.choice import home_of
 from trigear.protocol.client import ClientConnection
 from trigear.runtime.address import Address, as_address
 from trigear.runtime.batch import Batch
-from trigear.runtime.link import hidden_nursery, open_stream
+from trigear.runtime.link import check_tls, hidden_nursery, open_stream
 from trigear.runtime.opening import Opening
 from trigear.runtime.order import Order, background, submission
 from trigear.runtime.pool import Place, Pool, Upstream
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from trigear.protocol.asking import Request
+    from trigear.security.tls import ClientTLS
 
 WITHOUT_TRIO: Final = (
     "Without Trio there is trigear.connect_blocking; under asyncio, call it in asyncio.to_thread"
@@ -440,6 +441,7 @@ def connect(
     client_id: str | None = None,
     patience: float = PATIENCE,
     rng: random.Random | None = None,
+    tls: ClientTLS | None = None,
 ) -> AbstractAsyncContextManager[Client]:
     """Connect to the servers that jobs shall be submitted to; the body's end hangs up.
 
@@ -450,16 +452,19 @@ def connect(
     needed, and made again when they break.
 
     Args:
-        addresses: each `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`; none
-            for `localhost:4730`.
+        addresses: each `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]`,
+            `gearmans://HOST[:PORT]` (TLS) or `unix:PATH`; none for `localhost:4730`.
         client_id: what the servers' lists of connections call this one; one word.
         patience: seconds that a call waits for a server while all of them are down, before it
             raises ConnectionLost; 0 to raise at once, ``math.inf`` to wait as long as it takes.
         rng: where the lot and the jitter of reconnecting come from.
+        tls: whom to trust and who we are, which is spoken with every server but those on Unix
+            sockets; None: TLS where an address begins with `gearmans://`, trusting the system's
+            authorities.
 
     Raises:
         ConnectionLost: on entering, nobody answers at any of the addresses.
-        ConfigError: this is no address.
+        ConfigError: this is no address, or a file of TLS cannot be used.
         TypeError: the same, and no text either.
         LocalProtocolError: the client id is not one word.
         ValueError: the patience is negative.
@@ -468,10 +473,11 @@ def connect(
     Cancellation: on entering, the attempt is given up. In the body, what was queued is sent first,
     for at most two seconds.
     """
+    check_tls(tls)
     places = []
     for address in addresses or ("localhost",):
         where = as_address(address, "; several servers are several arguments")
-        places.append(Place(str(where), partial(open_stream, where)))
+        places.append(Place(str(where), partial(open_stream, where, tls)))
     opening = connect_to(places, client_id=client_id, patience=patience, rng=rng)
     return Opening(opening, "trigear.connect(...)", "client", WITHOUT_TRIO)
 

@@ -21,9 +21,10 @@ from trigear.wire.codec import response
 from trigear.wire.packets import ERROR
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from trigear.runtime.hub import Hub
+    from trigear.security.tls import Listening
 
 log: Final = logging.getLogger("trigear.server")
 
@@ -34,6 +35,9 @@ OPEN: Final = 64
 """Handshakes that are open at the same time."""
 
 OPEN_PER_ADDRESS: Final = 8
+
+WAITING: Final = 1024
+"""Connections whose handshake is open or has not begun; more stay with the system."""
 
 SECONDS: Final = 10.0
 """How long a handshake may take."""
@@ -53,19 +57,22 @@ class Handshakes:
 
     Args:
         hub: who serves them.
-        context: the server's side of TLS, as it is at this moment.
+        tls: the server's side of TLS; who comes gets its context of the moment.
         seconds: how long a handshake may take.
     """
 
-    def __init__(
-        self, hub: Hub, context: Callable[[], ssl.SSLContext], seconds: float = SECONDS
-    ) -> None:
+    def __init__(self, hub: Hub, tls: Listening, seconds: float = SECONDS) -> None:
         self._hub = hub
-        self._context = context
+        self._tls = tls
         self._seconds = seconds
         self._threads = trio.CapacityLimiter(THREADS)
         self._all = trio.CapacityLimiter(OPEN)
         self._addresses: dict[str, trio.CapacityLimiter] = {}
+        self._room = trio.Semaphore(WAITING)
+
+    async def room(self) -> None:
+        """Wait until one more may be welcomed; has to be followed by :meth:`welcome`."""
+        await self._room.acquire()
 
     async def welcome(self, sock: socket.socket, address: str, *, exempt: bool = False) -> None:
         """Do the handshake with a peer that has connected, and hand the connection over.
@@ -91,6 +98,8 @@ class Handshakes:
         except BaseException:
             sock.close()
             raise
+        finally:
+            self._room.release()
         sock.close()
 
     @asynccontextmanager
@@ -118,7 +127,7 @@ class Handshakes:
             log.info("%s: speaks plainly on a port that wants TLS", address)
             await _bid_farewell(sock, _PLAIN_TEXT if data[0] else _PLAIN_PACKET)
             return None
-        layer = TlsLayer(self._context())
+        layer = TlsLayer(self._tls.context)
         while True:
             layer.feed(data)
             try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 import trio
 
-from trigear.errors import ConnectionLost, TrigearInternalError
+from trigear.errors import ConfigError, ConnectionLost, TrigearInternalError
 from trigear.protocol.events import Broken
 from trigear.runtime.values import again, breach, words_for
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trigear.protocol.asking import AskingConnection
     from trigear.protocol.events import Event
     from trigear.runtime.address import Address
+    from trigear.security.tls import ClientTLS
 
 CHUNK: Final = 65536
 """Bytes asked of the stream at a time."""
@@ -237,18 +238,35 @@ async def open_link(
             await link._leave()
 
 
-async def open_stream(address: Address) -> trio.abc.Stream:
-    """Connect.
+def check_tls(tls: ClientTLS | None) -> None:
+    """See whether the files of TLS are good before anything is connected.
 
     Raises:
-        ConnectionLost: nobody answers there; the error says why.
+        ConfigError: one of them is not.
+    """
+    if tls is not None:
+        from trigear.security.tls import build_client
+
+        build_client(tls)
+
+
+async def open_stream(address: Address, tls: ClientTLS | None = None) -> trio.abc.Stream:
+    """Connect.
+
+    Args:
+        address: to whom.
+        tls: how TLS is spoken, which then is spoken over every TCP connection; None: where the
+            address asks for it, as is usual.
+
+    Raises:
+        ConnectionLost: nobody answers there, or TLS failed; the error says why.
 
     Cancellation: the attempt is given up.
     """
     try:
         if address.path is not None:
             return await trio.open_unix_socket(address.path)
-        return await trio.open_tcp_stream(address.host, address.port)
+        stream = await trio.open_tcp_stream(address.host, address.port)
     except OSError as error:
         # Where several addresses were tried, Trio wraps a group; the first failure says enough.
         first = None if error.__cause__ is None else next(leaves(error.__cause__))
@@ -258,6 +276,19 @@ async def open_stream(address: Address) -> trio.abc.Stream:
         ) from reason
     except UnicodeError as error:
         raise ConnectionLost(f"no connection to {address}: no machine has such a name") from error
+    if tls is None and not address.tls:
+        return stream
+    # Only here: it brings what reads certificates.
+    from trigear.runtime.secure import secured
+    from trigear.security.tls import ClientTLS, build_client
+
+    try:
+        context = build_client(tls or ClientTLS())
+    except ConfigError as error:
+        # It was good when the program began: the file may be there again at the next try.
+        await trio.aclose_forcefully(stream)
+        raise ConnectionLost(f"no connection to {address}: {error}") from error
+    return await secured(stream, context, address.host, str(address))
 
 
 def joined(chunks: list[bytes]) -> Iterator[bytes]:

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
+class ListeningSocket(socket.socket):
+    """A bound socket that knows what it is for."""
+
+    address: Address
+    """What the configuration asks for, as it is written there."""
+
+
+def is_tls(sock: socket.socket) -> bool:
+    """Whether TLS is spoken by those who connect to this listener."""
+    return isinstance(sock, ListeningSocket) and sock.address.tls
+
+
 def bind(config: ServerConfig) -> list[socket.socket]:
     """Bind and listen on every address of a configuration.
 
@@ -36,7 +48,13 @@ def bind(config: ServerConfig) -> list[socket.socket]:
         for text in config.listen:
             address = parse_address(text, default_port=config.port, setting="listen")
             if address.path is not None:
-                sockets.append(_bind_unix(address.path, config.backlog))
+                sockets.append(_bind_unix(address, address.path, config.backlog))
+            elif address.tls and config.tls is None:
+                raise ConfigError(
+                    f"listen {address}",
+                    "it asks for TLS, and there is no certificate",
+                    "name one with --cert and --key",
+                )
             else:
                 sockets += _bind_tcp(address, config.backlog)
     except BaseException:
@@ -60,7 +78,8 @@ def _bind_tcp(address: Address, backlog: int) -> list[socket.socket]:
     for family, kind, protocol, _, where in dict.fromkeys(found):
         sock = None
         try:
-            sock = socket.socket(family, kind, protocol)
+            sock = ListeningSocket(family, kind, protocol)
+            sock.address = address
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -92,10 +111,11 @@ def _refusal(address: Address, error: OSError) -> ConfigError:
     return ConfigError(f"listen {address}", os.strerror(code).lower(), remedies.get(code, ""))
 
 
-def _bind_unix(path: str, backlog: int) -> socket.socket:
+def _bind_unix(address: Address, path: str, backlog: int) -> socket.socket:
     """Bind a Unix socket for this user and group; a socket left behind by a dead server goes."""
     _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = ListeningSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.address = address
     sock.setblocking(False)
     mask = os.umask(0o117)
     try:
@@ -160,7 +180,7 @@ def address_text(sock: socket.socket) -> str:
     where = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{where}"
-    return str(Address(where[0], where[1]))
+    return str(Address(where[0], where[1], tls=is_tls(sock)))
 
 
 def peer_text(address: object) -> str:

@@ -33,9 +33,10 @@ from trigear.errors import StoreFenced, StoreUnusable, TrigearInternalError
 from trigear.model import TERM_SHIFT, CloseReason, counted
 from trigear.runtime.clock import now
 from trigear.runtime.committer import Committer
+from trigear.runtime.handshakes import Handshakes
 from trigear.runtime.hub import LINGER, Hub
 from trigear.runtime.link import hidden_nursery
-from trigear.runtime.listeners import address_text, bind, peer_text, unlink_unix
+from trigear.runtime.listeners import address_text, bind, is_tls, peer_text, unlink_unix
 from trigear.runtime.loading import Loading, opened
 from trigear.runtime.reader import Reader, from_store
 from trigear.stores.base import KEY_BYTES, Owner, Tenure
@@ -43,6 +44,7 @@ from trigear.stores.base import KEY_BYTES, Owner, Tenure
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from trigear.security.tls import Listening
     from trigear.stores.base import Store
 
 log: Final = logging.getLogger("trigear.server")
@@ -72,11 +74,17 @@ class Server:
     """A running server, as :func:`serve` hands it over when it accepts connections."""
 
     def __init__(
-        self, engine: Engine, hub: Hub, addresses: Sequence[str], config: ServerConfig
+        self,
+        engine: Engine,
+        hub: Hub,
+        addresses: Sequence[str],
+        config: ServerConfig,
+        tls: Listening | None,
     ) -> None:
         self._engine = engine
         self._hub = hub
         self._config = config
+        self._tls = tls
         self.addresses = tuple(addresses)
         """What the server listens at, as `host:port`, `[host]:port` or `unix:path`."""
         self._loading: Loading | None = None
@@ -115,7 +123,13 @@ class Server:
 
     def reload(self, config: ServerConfig) -> None:
         """Take the settings that may change while running: those of the functions, timeouts,
-        attempts. Addresses stay as they are."""
+        attempts, and TLS with its files. Addresses stay as they are.
+
+        Raises:
+            ConfigError: something of TLS cannot be used; nothing has changed then.
+        """
+        if self._tls is not None:
+            self._tls.reload(now().wall, config.tls)
         self._engine.reload(config.engine)
 
 
@@ -124,6 +138,7 @@ async def serve(
     sockets: Sequence[socket.socket],
     *,
     store: Store | None = None,
+    tls: Listening | None = None,
     own_process: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -134,11 +149,14 @@ async def serve(
         sockets: bound sockets, see :func:`trigear.runtime.listeners.bind`; closed at the end.
         store: where background jobs are recorded; None keeps them in memory. It is opened, and
             its jobs are loaded, before the first connection is accepted; closed at the end.
+        tls: what ``config.tls`` asks for, for who has to read the files before privileges are
+            dropped; None: they are read now.
         own_process: whether this program is nothing but the server. Then automatic garbage
             collection is switched off and done when nothing else is to be done.
         task_status: gets the :class:`Server` when connections are accepted.
 
     Raises:
+        ConfigError: a file of TLS cannot be used.
         StoreUnusable: the store cannot be opened or read; the text says what to do.
         TrigearInternalError: a bug damaged the queues, or another server took over the store.
 
@@ -149,17 +167,23 @@ async def serve(
     limiter = trio.CapacityLimiter(1)
     async with AsyncExitStack() as stack:
         stack.callback(_close_listeners, sockets)
+        if tls is None and config.tls is not None:
+            # Only here: it brings what reads certificates.
+            from trigear.security.tls import Listening
+
+            tls = Listening(config.tls, now().wall)
         tenure = Tenure(0, seed)
         if store is not None:
             owner = Owner(os.getpid(), ", ".join(addresses), config.engine.version, seed)
             tenure = await stack.enter_async_context(opened(store, owner, limiter))
-        await _serve(config, sockets, store, tenure, limiter, own_process, task_status)
+        await _serve(config, sockets, store, tls, tenure, limiter, own_process, task_status)
 
 
 async def _serve(
     config: ServerConfig,
     sockets: Sequence[socket.socket],
     store: Store | None,
+    tls: Listening | None,
     tenure: Tenure,
     limiter: trio.CapacityLimiter,
     own_process: bool,
@@ -175,7 +199,8 @@ async def _serve(
         await loading.begin()
     hub = Hub(engine, _collector() if own_process else _nothing)
     addresses = [address_text(sock) for sock in sockets]
-    server = Server(engine, hub, addresses, config)
+    server = Server(engine, hub, addresses, config, tls)
+    handshakes = None if tls is None else Handshakes(hub, tls)
     server._loading = loading
     timer = _Timer(engine, hub)
     committer = None if store is None else Committer(engine, store, hub.flush, limiter)
@@ -216,7 +241,7 @@ async def _serve(
             if loading is not None:
                 nursery.start_soon(_load_the_rest, loading, hub, server)
             nursery.start_soon(drain)
-            nursery.start_soon(_listen, sockets, hub, config, listening)
+            nursery.start_soon(_listen, sockets, hub, handshakes, config, listening)
             task_status.started(server)
             await server.stopped.wait()
             listening.cancel()
@@ -322,13 +347,18 @@ class _Timer:
 
 
 async def _listen(
-    sockets: Sequence[socket.socket], hub: Hub, config: ServerConfig, scope: trio.CancelScope
+    sockets: Sequence[socket.socket],
+    hub: Hub,
+    handshakes: Handshakes | None,
+    config: ServerConfig,
+    scope: trio.CancelScope,
 ) -> None:
     """Accept connections until the scope is cancelled; then the sockets are closed."""
     with scope:
         async with trio.open_nursery() as nursery:
             for sock in sockets:
-                nursery.start_soon(_accept, sock, hub, config)
+                secure = handshakes if is_tls(sock) else None
+                nursery.start_soon(_accept, sock, hub, secure, config, nursery)
     _close_listeners(sockets)
 
 
@@ -338,7 +368,13 @@ def _close_listeners(sockets: Sequence[socket.socket]) -> None:
         sock.close()
 
 
-async def _accept(listener: socket.socket, hub: Hub, config: ServerConfig) -> None:
+async def _accept(
+    listener: socket.socket,
+    hub: Hub,
+    handshakes: Handshakes | None,
+    config: ServerConfig,
+    nursery: trio.Nursery,
+) -> None:
     networks = [ip_network(network, strict=False) for network in config.allow]
     tcp = listener.family != socket.AF_UNIX
     exhausted = False
@@ -376,7 +412,12 @@ async def _accept(listener: socket.socket, hub: Hub, config: ServerConfig) -> No
                     log.info("dropped %s while it connected: %s", text, error.strerror)
                     sock.close()
                     continue
-            hub.add(sock, text)
+            if handshakes is None:
+                hub.add(sock, text)
+            else:
+                sock.setblocking(False)
+                await handshakes.room()
+                nursery.start_soon(handshakes.welcome, sock, text)
         await trio.lowlevel.checkpoint()
 
 

@@ -65,7 +65,7 @@ from trigear.protocol.worker import WorkerConnection
 from trigear.runtime.address import Address, as_address
 from trigear.runtime.backoff import STEADY_SECONDS, Backoff, delay
 from trigear.runtime.job import ThreadJob, WorkerJob, text
-from trigear.runtime.link import hidden_nursery, open_link, open_stream
+from trigear.runtime.link import check_tls, hidden_nursery, open_link, open_stream
 from trigear.runtime.opening import check_trio
 from trigear.runtime.program import Program, program
 from trigear.runtime.shift import Crew, Function, Lane, Shift
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from trigear.runtime.shift import Call
+    from trigear.security.tls import ClientTLS
 
 __all__ = [
     "Program",
@@ -256,6 +257,7 @@ class Worker:
         servers: Server | Sequence[Server],
         *,
         total: int | None = None,
+        tls: ClientTLS | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Connect to servers and do jobs, until cancelled or drained.
@@ -265,14 +267,16 @@ class Worker:
 
         Args:
             servers: one or several, each `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]`,
-                `unix:PATH`, an :class:`Address`, or an async function that opens a stream.
+                `gearmans://HOST[:PORT]` (TLS), `unix:PATH`, an :class:`Address`, or an async
+                function that opens a stream.
             total: how many jobs it does before it drains by itself; None: any number.
+            tls: whom to trust and who we are, as for :func:`trigear.connect`.
             task_status: for ``nursery.start``, which returns when the functions are announced at
                 one of the servers.
 
         Raises:
             Refused: a server hands out no jobs to this worker.
-            ConfigError: an address is none.
+            ConfigError: an address is none, or a file of TLS cannot be used.
             ValueError: there is no server, or no function, or ``total`` is less than one.
             RuntimeError: this worker runs already; or this is not a Trio program, or a module that
                 `trigear worker` is importing.
@@ -285,7 +289,8 @@ class Worker:
                 f"{_importing} runs its worker while it is imported, and `trigear worker` would"
                 " run it: put that line under `if __name__ == '__main__':`"
             )
-        places = places_of(servers)
+        check_tls(tls)
+        places = places_of(servers, tls)
         if not self._functions:
             raise ValueError("this worker has no functions: register one first")
         if total is not None and total < 1:
@@ -422,7 +427,7 @@ class _Place:
     open: Opener
 
 
-def places_of(servers: Server | Sequence[Server]) -> list[_Place]:
+def places_of(servers: Server | Sequence[Server], tls: ClientTLS | None = None) -> list[_Place]:
     """The servers, each to be connected to.
 
     Raises:
@@ -432,14 +437,14 @@ def places_of(servers: Server | Sequence[Server]) -> list[_Place]:
     several = [servers] if isinstance(servers, str | Address) or callable(servers) else servers
     if not several:
         raise ValueError("no server to work for")
-    return [_place(server) for server in several]
+    return [_place(server, tls) for server in several]
 
 
-def _place(server: Server) -> _Place:
+def _place(server: Server, tls: ClientTLS | None) -> _Place:
     if callable(server):
         return _Place("the server", server)
     address = as_address(server)
-    return _Place(str(address), lambda: open_stream(address))
+    return _Place(str(address), lambda: open_stream(address, tls))
 
 
 async def _work(crew: Crew, places: list[_Place], task_status: trio.TaskStatus[None]) -> None:

@@ -26,17 +26,18 @@ class TlsLayer:
         server_name: on the client's side, whom the certificate has to name; None on the server's.
     """
 
-    __slots__ = ("_broken", "_incoming", "_object", "_outgoing", "over")
+    __slots__ = ("_broken", "_incoming", "_outgoing", "over", "tls")
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(
+        self.tls = context.wrap_bio(
             self._incoming,
             self._outgoing,
             server_side=server_name is None,
             server_hostname=server_name,
         )
+        """Python's end of it: what was agreed on, and what SCRAM can bind to."""
         self._broken = False
         self.over = False
         """Whether the peer has said that nothing more comes."""
@@ -61,7 +62,7 @@ class TlsLayer:
             ssl.SSLError: it failed; :meth:`outgoing` has an alert for the peer.
         """
         try:
-            self._object.do_handshake()
+            self.tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
         return True
@@ -83,7 +84,7 @@ class TlsLayer:
         pieces = []
         try:
             while True:
-                piece = self._object.read(_PIECE)
+                piece = self.tls.read(_PIECE)
                 if not piece:
                     self.over = True
                     break
@@ -103,14 +104,14 @@ class TlsLayer:
         plain = b"".join(pieces)
         if plain and not self._broken:
             # Never less than all of it: the buffer behind it takes any number of bytes.
-            self._object.write(plain)
+            self.tls.write(plain)
         return self._outgoing.read()
 
     def farewell(self) -> bytes:
         """What has to be sent last, so that the peer knows that nothing was cut off."""
         # It would go on to wait for the peer's own farewell.
         with contextlib.suppress(ssl.SSLError):
-            self._object.unwrap()
+            self.tls.unwrap()
         return self._outgoing.read()
 
     # The peer
@@ -118,13 +119,4 @@ class TlsLayer:
     @property
     def certificate(self) -> bytes | None:
         """The peer's verified certificate as DER; None if it showed none."""
-        return self._object.getpeercert(binary_form=True)
-
-    @property
-    def version(self) -> str | None:
-        """The version of TLS, as `TLSv1.3`."""
-        return self._object.version()
-
-    def channel_binding(self, kind: str) -> bytes | None:
-        """Data that only the two ends of this connection know, for `tls-unique`; see RFC 5929."""
-        return self._object.get_channel_binding(kind)
+        return self.tls.getpeercert(binary_form=True)

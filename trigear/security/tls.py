@@ -21,6 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from trigear.errors import ConfigError
+from trigear.model import public
 from trigear.security.x509id import CertificateError, endpoint_hash
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class ServerTLS:
         return self.clients, self.client_ca, self.crl, self.minimum, self.strict
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ClientTLS:
     """How a client speaks TLS. Files are PEM.

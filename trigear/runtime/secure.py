@@ -1,0 +1,131 @@
+"""TLS on the side of those who connect: a Trio stream over another one."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trigear.errors import ConnectionLost
+from trigear.security.layer import TlsLayer
+
+if TYPE_CHECKING:
+    from trigear.security.tls import ClientContext
+
+HANDSHAKE_SECONDS: Final = 20.0
+"""How long a server may take for its part of a handshake."""
+
+FAREWELL_SECONDS: Final = 1.0
+"""How long a peer may take to hear that the connection is over."""
+
+_READ: Final = 65536
+
+
+class TlsStream(trio.abc.Stream):
+    """A connection whose handshake is done.
+
+    Args:
+        stream: what leads to the server.
+        layer: TLS over it.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, layer: TlsLayer) -> None:
+        self._stream = stream
+        self._layer = layer
+        self._opened = b""
+
+    @property
+    def layer(self) -> TlsLayer:
+        """What was agreed on with the server."""
+        return self._layer
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        sealed = self._layer.seal([memoryview(data)])
+        await self._stream.send_all(sealed)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while not self._opened:
+            if self._layer.over:
+                return b""
+            data = await self._stream.receive_some(_READ)
+            if not data:
+                return b""
+            try:
+                self._opened = self._layer.open(bytes(data))
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError(refusal(error)) from None
+        end = len(self._opened) if max_bytes is None else max_bytes
+        data, self._opened = self._opened[:end], self._opened[end:]
+        return data
+
+    async def aclose(self) -> None:
+        with (
+            trio.move_on_after(FAREWELL_SECONDS, shield=True),
+            suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+        ):
+            await self._stream.send_all(self._layer.farewell())
+        await self._stream.aclose()
+
+
+async def secured(
+    stream: trio.abc.Stream, context: ClientContext, server_name: str, place: str
+) -> TlsStream:
+    """Do the handshake with a server.
+
+    Args:
+        stream: what leads to it; closed if the handshake fails.
+        context: whom to trust.
+        server_name: whom the certificate has to name.
+        place: what the server is called in errors.
+
+    Raises:
+        ConnectionLost: the handshake failed; the error says why.
+
+    Cancellation: the stream is closed.
+    """
+    layer = TlsLayer(context, server_name)
+    try:
+        with trio.move_on_after(HANDSHAKE_SECONDS):
+            while not layer.step():
+                await stream.send_all(layer.outgoing())
+                data = await stream.receive_some(_READ)
+                layer.feed(bytes(data))
+            await stream.send_all(layer.outgoing())
+            return TlsStream(stream, layer)
+        raise ConnectionLost(
+            f"no connection to {place}: no TLS handshake within {HANDSHAKE_SECONDS:g} s"
+        )
+    except ssl.SSLError as error:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await stream.send_all(layer.outgoing())
+        await trio.aclose_forcefully(stream)
+        raise ConnectionLost(f"no connection to {place}: {refusal(error)}") from error
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise ConnectionLost(f"no connection to {place}: it hung up on the TLS handshake") from (
+            error
+        )
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+def refusal(error: ssl.SSLError) -> str:
+    """What went wrong, and what to do, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = str(error.verify_message).lower()
+        return (
+            f"its certificate is not trusted: {why}; name the authority that signed it (ca), and"
+            " the server as its certificate does"
+        )
+    reason = str(error.reason or error).lower().replace("_", " ")
+    if "alert" in reason:
+        return f"it refuses us: {reason}; does it want a client certificate (cert and key)?"
+    if "wrong version number" in reason or "eof" in reason:
+        return f"it does not speak TLS there ({reason}); write gearman:// for plain connections"
+    return f"TLS failed: {reason}"
