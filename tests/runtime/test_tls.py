@@ -342,7 +342,7 @@ def test_a_listener_for_tls_needs_a_certificate() -> None:
 
 async def test_files_that_cannot_be_used_stop_the_start(files: Files) -> None:
     tls = ServerTLS(files.certificate, "/nowhere/key.pem")
-    with pytest.raises(ConfigError, match="/nowhere/key.pem"):
+    with pytest.raises(ConfigError, match=r"/nowhere/key\.pem"):
         async with open_server(secure(tls)):
             pytest.fail("serves")
 
@@ -382,7 +382,9 @@ async def test_files_of_a_client_that_go_away_are_an_error_of_the_connection(
     files: Files, tmp_path: Path
 ) -> None:
     async with open_server(secure(files.server())) as server:
-        with pytest.raises(ConnectionLost, match="no connection to .*gone.pem: it cannot be read"):
+        with pytest.raises(
+            ConnectionLost, match=r"no connection to .*gone\.pem: it cannot be read"
+        ):
             async with calling(server, ClientTLS(ca=str(tmp_path / "gone.pem"))):
                 pytest.fail("connected")
 
