@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trigear.engine.config import ServerConfig
-from trigear.errors import ConfigError, JobLost
+from trigear.errors import ConnectionLost, JobLost
 from trigear.runtime.client import connect
 from trigear.runtime.listeners import bind
 from trigear.runtime.server import Server, open_server, serve
@@ -82,7 +82,7 @@ async def test_clients_connect_in_every_notation_of_an_address(tmp_path: Path) -
         for address in (ipv4, f"gearman://{ipv4}", ipv6, f"gearman://{ipv6}/", unix):
             async with connect(address) as client:
                 assert await client.echo(address.encode()) == address.encode()
-        with pytest.raises(ConfigError, match="asks for TLS"):
+        with pytest.raises(ConnectionLost, match="it does not speak TLS there"):
             async with connect(f"gearmans://{ipv4}"):
                 raise AssertionError
 
