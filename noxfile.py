@@ -82,9 +82,16 @@ def interop(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure trigear beside gearmand. Arguments go to benchmarks/run.py."""
+    """Measure trigear beside gearmand. Arguments go to benchmarks/run.py.
+
+    `-- handlers` measures workers instead, beside those of others; what follows goes to
+    benchmarks/handlers.py.
+    """
     session.install(".[bench]")
-    session.run("python", "benchmarks/run.py", *session.posargs)
+    program, arguments = "run.py", session.posargs
+    if arguments and arguments[0] == "handlers":
+        program, arguments = "handlers.py", arguments[1:]
+    session.run("python", f"benchmarks/{program}", *arguments)
 
 
 @nox.session
