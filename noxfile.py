@@ -119,7 +119,7 @@ def soak(session: nox.Session) -> None:
     """The soak test in full length: TRIGEAR_SOAK_JOBS sets how many jobs."""
     session.install("-e", ".[test]")
     session.run(
-        *("python", "-bb", "-m", "pytest", "tests/soak", *session.posargs),
+        *("python", "-bb", "-m", "pytest", "tests/soak", "-s", *session.posargs),
         env={"TRIGEAR_SOAK_JOBS": os.environ.get("TRIGEAR_SOAK_JOBS", SOAK_JOBS)},
     )
 

@@ -6,6 +6,7 @@ run is short; `nox -s soak`, or TRIGEAR_SOAK_JOBS, makes it long.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -37,6 +38,9 @@ KINDS = {"thread": 200, "fail": 20, "raise": 20, "late": 10, "endless": 10, "cra
 
 MEMORY_SLACK = 16 << 20
 """Bytes that the server may grow while it holds no more jobs than before."""
+
+WORKER_SLACK = 2 << 20
+"""Bytes that a worker process may grow from the first third of the run to its end."""
 
 
 def memory_of(pid: int) -> int:
@@ -78,8 +82,7 @@ def processes(tmp_path: Path) -> Iterator[tuple[Running, Running]]:
         server = start("server", "--port", "0", until=" listening on ")
         server.address = server.address.split(" listening on ")[1].split(";")[0].split(", ")[0]
         workers = start(
-            *("worker", "soak_jobs:worker", "--server", server.address, "--processes", "4"),
-            *("--max-jobs", str(max(JOBS // 3, 50)), *ROOT),
+            *("worker", "soak_jobs:worker", "--server", server.address, "--processes", "4", *ROOT),
             until="at work: ",
         )
         yield server, workers
@@ -127,6 +130,10 @@ async def test_every_job_is_accounted_for(
     draw = random.Random(17)
     share = [kind for kind, count in KINDS.items() for _ in range(count)]
     kinds = draw.choices([*share, *["echo"] * (1000 - len(share))], k=JOBS)
+    # New code comes in the first fifth, and all but three crashes: so that of its processes, warm
+    # after a third of the run, at least one lives until the end and shows whether it grows.
+    fifth, third = JOBS // 5, JOBS // 3
+    kinds[fifth:] = ["echo" if kind == "crash" else kind for kind in kinds[fifth:]]
     kinds[JOBS // 10 :: JOBS // 4] = ["crash"] * len(kinds[JOBS // 10 :: JOBS // 4])
     wanted = {
         **dict.fromkeys(["echo", "thread", "late", "crash"], "right"),
@@ -137,18 +144,28 @@ async def test_every_job_is_accounted_for(
     async with connect(server.address) as client:
         soak = Soak(client)
 
-        async def submit() -> None:
-            for number, kind in jobs:
+        async def submit(these: Iterator[tuple[int, str]]) -> None:
+            for number, kind in these:
                 await soak.job(kind, number)
                 if soak.done % (JOBS // 20) == 0:
                     soak.memory.append(memory_of(server.process.pid))
-                if soak.done == JOBS // 2:
+                if soak.done == JOBS // 10:
                     workers.send(signal.SIGHUP)
 
-        with trio.fail_after(SECONDS):
+        async def submit_until(end: int) -> None:
+            these = itertools.islice(jobs, end - soak.done)
             async with trio.open_nursery() as nursery:
                 for _ in range(AT_ONCE):
-                    nursery.start_soon(submit)
+                    nursery.start_soon(submit, these)
+
+        with trio.fail_after(SECONDS):
+            old = await four(workers)
+            await submit_until(fifth)
+            while old & await four(workers):
+                await trio.sleep(0.05)
+            await submit_until(third)
+            warm = {pid: memory_of(pid) for pid in await four(workers)}
+            await submit_until(JOBS)
             # Every submission has had its own end.
             expected = Counter((kind, wanted[kind]) for kind in kinds)
             assert soak.ends == expected
@@ -162,14 +179,27 @@ async def test_every_job_is_accounted_for(
                 assert line.split("\t")[1:3] == ["0", "0"], line
             half = len(soak.memory) // 2
             assert max(soak.memory[half:]) < max(soak.memory[:half]) + MEMORY_SLACK
-            while len(there := children_of(workers.process.pid)) < 4:
-                await trio.sleep(0.05)  # one that crashed is replaced after a while
+            there = await four(workers)
+            print(f"\nserver: {[size >> 10 for size in soak.memory]} KiB")
+            growth = []
+            for pid in warm.keys() & there:
+                growth.append(memory_of(pid) - warm[pid])
+                print(f"worker {pid}: {warm[pid] >> 10} KiB after a third, then {growth[-1]:+}")
+            assert growth
+            assert max(growth) < WORKER_SLACK
             workers.send(signal.SIGTERM)
     assert await trio.to_thread.run_sync(workers.process.wait) == 0
     assert not any(map(is_there, there))
     log = "".join(workers.lines)
     assert log.count("killed by SIGKILL") == kinds.count("crash")
     assert log.count("SIGHUP: starting new worker processes") == 1
+
+
+async def four(workers: Running) -> set[int]:
+    """The worker processes; one that crashed is replaced after a while."""
+    while len(there := children_of(workers.process.pid)) != 4:
+        await trio.sleep(0.05)
+    return there
 
 
 def is_there(pid: int) -> bool:
