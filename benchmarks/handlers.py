@@ -44,6 +44,7 @@ NOOP = ROOT / "benchmarks" / "noop"
 WORKLOAD = b"." * 64
 
 PATIENCE = 60.0  # seconds that a step of a worker may take
+LEAST_JOBS = 400  # of a round: processor time comes in hundredths of a second
 SETTLE = 0.2  # seconds that an idle worker gets before it is looked at
 
 
@@ -286,8 +287,8 @@ class Worker:
         return time.monotonic() - began
 
 
-def measure(kind: Kind, seconds: float) -> dict[str, Any]:
-    """One round: a fresh server, a fresh worker, jobs for about so long.
+def measure(kind: Kind, seconds: float, least: int = LEAST_JOBS) -> dict[str, Any]:
+    """One round: a fresh server, a fresh worker, jobs for about so long, and so many at least.
 
     The worker is warm when it is measured, and it stands still while its queue is filled, so that
     nobody but the worker and its server is at work meanwhile.
@@ -314,9 +315,9 @@ def measure(kind: Kind, seconds: float) -> dict[str, Any]:
             busy = procfs.machine_times().busy - busy
             worker_cpu = worker.cpu_seconds() - worker_cpu
             server_cpu = server.cpu_seconds() - server_cpu
-            if took >= seconds / 2:
+            if took >= seconds / 2 and jobs >= least:
                 break
-            jobs = round(jobs * min(10.0, 1.2 * seconds / took))
+            jobs = max(least, round(jobs * min(10.0, 1.2 * seconds / took)))
     return {
         "jobs": jobs,
         "rate": jobs / took,
