@@ -8,6 +8,7 @@ from trigear.errors import LocalProtocolError
 from trigear.model import Priority
 from trigear.protocol.client import ClientConnection, Submission
 from trigear.protocol.events import (
+    Broken,
     Completed,
     Created,
     Data,
@@ -15,6 +16,7 @@ from trigear.protocol.events import (
     Failed,
     Raised,
     Refused,
+    ResultTold,
     Status,
     StatusResult,
     UniqueStatusResult,
@@ -29,6 +31,7 @@ from trigear.wire.packets import (
     ECHO_RES,
     ERROR,
     EXTENDED_OPTION,
+    GET_RESULT,
     GET_STATUS,
     GET_STATUS_UNIQUE,
     GRAB_JOB,
@@ -36,6 +39,7 @@ from trigear.wire.packets import (
     JOB_DETACH,
     OPTION_REQ,
     OPTION_RES,
+    RESULT,
     STATUS_RES,
     STATUS_RES_UNIQUE,
     SUBMIT_JOB,
@@ -417,6 +421,36 @@ def test_whoever_stays_hears_everything_once(
     assert [event.data for event in told if event.token is late] == [b"2", b"3"]
     if in_flight:
         assert not [event for event in told if event.token is tokens[leaver]]
+
+
+@pytest.mark.parametrize(
+    ("kept", "data", "told"), [(b"1", b"x\0y", b"x\0y"), (b"1", b"", b""), (b"0", b"", None)]
+)
+def test_a_result_is_told_with_its_data_if_it_is_kept(
+    kept: bytes, data: bytes, told: bytes | None
+) -> None:
+    client = extended()
+    token = client.get_result(H)
+    assert sent(client) == request(GET_RESULT, H)
+    client.receive(response(RESULT, H, b"done", b"3", b"1500", kept, data))
+    assert client.events() == [ResultTold(token, H, "done", 3, 1.5, told)]
+    assert client.outstanding == 0
+
+
+def test_a_result_cannot_be_asked_for_without_extended_mode() -> None:
+    client = ClientConnection()
+    with pytest.raises(LocalProtocolError, match="GET_RESULT is no request of a client"):
+        client.get_result(H)
+
+
+def test_a_result_that_nobody_asked_for_breaks_the_connection() -> None:
+    client = extended()
+    client.receive(response(RESULT, H, b"done", b"1", b"0", b"0", b""))
+    (event,) = client.events()
+    assert isinstance(event, Broken)
+    plain = ClientConnection()
+    plain.receive(response(RESULT, H, b"done", b"1", b"0", b"0", b""))
+    assert plain.closing is not None
 
 
 def exchange(client: ClientConnection, near: MemoryPeer) -> None:
