@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.cli.talking import Terminal
     from trigear import BlockingClient
 
-GONE = "it is over, was cancelled or never was; servers keep no results"
+GONE = "it is over, was cancelled or never was: try 'trigear job result'"
 
 
 @pytest.fixture

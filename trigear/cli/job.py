@@ -17,6 +17,7 @@ from trigear.cli.connecting import (
     with_server_in_front,
 )
 from trigear.cli.groups import NearGroup
+from trigear.cli.job_result import result_command
 from trigear.cli.job_show import GONE, show_command
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         trigear job list
         trigear job show H:host:00000000000000000001
         trigear job status H:host:00000000000000000001
+        trigear job result H:host:00000000000000000001
         trigear job cancel H:host:00000000000000000001
         """
     ),
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 @with_server_in_front
 @click.help_option("--help")
 def job_group() -> None:
-    """Ask about jobs, list them, cancel them."""
+    """Ask about jobs and their results, list them, cancel them."""
 
 
 @job_group.command(
@@ -199,3 +201,4 @@ def cancel(handle: str, where: Address) -> bool:
 
 job_group.add_command(cancel_command)
 job_group.add_command(show_command)
+job_group.add_command(result_command)

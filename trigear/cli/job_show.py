@@ -36,7 +36,7 @@ from trigear.model import counted
 if TYPE_CHECKING:
     from trigear.runtime.blocking import BlockingClient
 
-GONE: Final = "it is over, was cancelled or never was; servers keep no results"
+GONE: Final = "it is over, was cancelled or never was: try 'trigear job result'"
 
 KEYS: Final = (
     *("handle", "function", "unique", "state", "priority", "background", "size"),
