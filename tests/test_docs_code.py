@@ -22,6 +22,7 @@ PAGES = (
     "commandline",
     "testing",
     "mistakes",
+    "results",
 )
 """The pages whose blocks are run. :mod:`tests.docs_code` says how a page is written for that."""
 
