@@ -16,8 +16,6 @@ COMMANDS_TO_COME = {
     *("whoami", "auth", "shutdown", "reload", "sessions", "drain", "metrics"),
     *("requeue", "pause", "resume"),
     *("dead list", "dead show", "dead retry", "dead delete"),
-    *("schedule list", "schedule show", "schedule add", "schedule run"),
-    *("schedule pause", "schedule resume", "schedule remove"),
 }
 
 

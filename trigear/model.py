@@ -64,6 +64,9 @@ CONN_ID_LIMIT = 127
 UNIQUE_LIMIT = 64
 """Longest unique a server accepts, in bytes."""
 
+FUNCTION_LIMIT = 4096
+"""Longest function name a server accepts, in bytes; libgearman allows 512."""
+
 DEFAULT_PORT = 4730
 """The port that IANA gave to Gearman."""
 

@@ -43,9 +43,12 @@ def stocked(world: World) -> tuple[bytes, bytes, bytes]:
 # Lists
 
 
+LISTS_OF_SOMETHING = ("workers", "clients", "show job", "result", "schedule show")
+
+
 def test_lists_of_an_empty_server_are_a_dot(admin: Caller) -> None:
     for command in COMMANDS:
-        if command.is_list and command.name not in ("workers", "clients", "show job", "result"):
+        if command.is_list and command.name not in LISTS_OF_SOMETHING:
             assert admin.command(command.name.encode()) == b".\n"
 
 

@@ -27,7 +27,6 @@ from trigear.wire.packets import (
     SET_CLIENT_ID,
     STATUS_RES,
     SUBMIT_JOB,
-    SUBMIT_JOB_SCHED,
     Side,
 )
 
@@ -161,7 +160,6 @@ def test_closing_twice_reports_once() -> None:
     [
         (ClientConnection, NO_JOB, ()),
         (ClientConnection, 1, (b"f",)),
-        (ClientConnection, SUBMIT_JOB_SCHED, (b"f", b"", b"", b"", b"", b"", b"", b"")),
         (ClientConnection, 5, ()),
         (WorkerConnection, SUBMIT_JOB, (b"f", b"", b"")),
         (WorkerConnection, ALL_YOURS, ()),

@@ -23,7 +23,6 @@ from trigear.wire.packets import (
     NOOP,
     PACKETS,
     SUBMIT_JOB,
-    SUBMIT_JOB_SCHED,
     Packet,
 )
 
@@ -128,7 +127,7 @@ def test_a_server_must_know_every_request() -> None:
         ServerConnection.on_command(connected()[0], b"status")
 
 
-@pytest.mark.parametrize("number", [0, 5, ALL_YOURS, SUBMIT_JOB_SCHED, 43, 99, 0xFFFFFFFF])
+@pytest.mark.parametrize("number", [0, 5, ALL_YOURS, 43, 99, 0xFFFFFFFF])
 def test_a_type_that_is_no_request_is_refused_and_the_connection_lives(number: int) -> None:
     connection, _ = connected()
     connection.receive(request(number, b"x") + request(ECHO_REQ, b"on"))

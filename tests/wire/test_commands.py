@@ -89,6 +89,8 @@ def test_lists_are_known_by_their_end() -> None:
         "show job",
         "show functions",
         "result",
+        "schedule list",
+        "schedule show",
     ]
 
 

@@ -120,8 +120,8 @@ def test_replies_are_packets_that_a_server_sends() -> None:
     assert not work & REPLIES
 
 
-def test_the_requests_that_no_server_implements_are_marked() -> None:
-    assert [p.name for p in EVERY if not p.served] == ["ALL_YOURS", "SUBMIT_JOB_SCHED"]
+def test_the_request_that_no_server_implements_is_marked() -> None:
+    assert [p.name for p in EVERY if not p.served] == ["ALL_YOURS"]
 
 
 def test_what_may_be_missing_stands_last() -> None:

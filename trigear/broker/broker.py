@@ -99,14 +99,19 @@ class Broker(Assignments):
             tenant = self.tenants[name] = Tenant(name, self._outcomes)
         return tenant
 
+    def partition(self, tenant: str, name: bytes) -> Partition:
+        """The partition to which a function belongs, whether there is such a function or not."""
+        number = self._partition_of(tenant, name)
+        partition = self.partitions.get(number)
+        if partition is None:
+            partition = self.partitions[number] = Partition(number)
+        return partition
+
     def function(self, tenant: Tenant, name: bytes) -> Function:
         """The tenant's function of this name, new if need be."""
         function = tenant.functions.get(name)
         if function is None:
-            number = self._partition_of(tenant.name, name)
-            partition = self.partitions.get(number)
-            if partition is None:
-                partition = self.partitions[number] = Partition(number)
+            partition = self.partition(tenant.name, name)
             function = Function(tenant, partition, name, self._rules(tenant.name, name))
             partition.functions[tenant.name, name] = tenant.functions[name] = function
         return function
@@ -196,6 +201,44 @@ class Broker(Assignments):
         self._enter(job, now)
         return job
 
+    def begin_run(
+        self,
+        tenant: Tenant,
+        name: bytes,
+        unique: bytes,
+        workload: bytes,
+        priority: int,
+        now: Now,
+    ) -> tuple[Job, bool]:
+        """Make a background job that nobody submits, or want one in the background that is there.
+
+        Returns:
+            The job, and whether it is new. A new one has no record yet, which is up to the caller:
+            it waits for :meth:`stored` or :meth:`not_stored`.
+
+        Raises:
+            QueueFull: as :meth:`submit`.
+        """
+        function = self.function(tenant, name)
+        key = key_of(unique, workload)
+        if key is not None and (job := function.uniques.get(key)) is not None:
+            self._want(job, now)
+            return job, False
+        limit = function.limits[priority]
+        if limit and function.total + function.pending >= limit:
+            raise QueueFull
+        handle = self._mint(tenant.name, name, unique)
+        job = Job(function, handle, unique, key, workload, priority, True, 0.0, now.wall, b"")
+        function.jobs[handle] = job
+        if key is not None:
+            function.uniques[key] = job
+        self._seq = job.seq = self._seq + 1
+        function.pending += 1
+        job.gate = []
+        if self._keeper is not None:
+            job.record = job.seq
+        return job, True
+
     def restore(
         self,
         tenant: Tenant,
@@ -277,10 +320,16 @@ class Broker(Assignments):
             self._end(job, JobEnd.ABANDONED, now)
 
     def _attach(self, peer: Peer, job: Job, background: bool, now: Now) -> None:
-        if not background:
-            job.waiters.append(peer)
-            peer.waiting[job] = None
-        elif not job.background and job.gate is None:
+        if background:
+            self._want(job, now)
+            return
+        job.waiters.append(peer)
+        peer.waiting[job] = None
+        self._unpark(job, now)
+
+    def _want(self, job: Job, now: Now) -> None:
+        """Somebody wants a job in the background that is there already."""
+        if not job.background and job.gate is None:
             # A background submission onto a foreground job: from its commit on the job lives on
             # without clients.
             if self._keeper is None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.broker.jobs import PARKED, QUEUED, Job
 from trigear.broker.outcomes import OUTCOMES, Outcomes
+from trigear.broker.schedules import Schedules
 from trigear.broker.timers import Timers
 from trigear.model import JobEnd, Priority
 
@@ -64,7 +65,7 @@ class Rules:
 class Partition:
     """The functions of one owner, with everything that hangs on them."""
 
-    __slots__ = ("bygone", "delayed", "functions", "number", "timers")
+    __slots__ = ("bygone", "delayed", "functions", "number", "schedules", "timers")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -73,6 +74,7 @@ class Partition:
         """Deadlines of assignments and ghosts, by the monotonic clock."""
         self.delayed = Timers()
         """Jobs that wait for their time, by the wall clock."""
+        self.schedules = Schedules()
         self.bygone: Counter[JobEnd] = Counter()
         """How many jobs of functions that were dropped since came to which end."""
 

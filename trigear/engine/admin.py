@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.broker.broker import FunctionBusy
 from trigear.broker.jobs import DELAYED, PENDING, RUNNING, STATE_NAMES, Job
-from trigear.engine import admin_results
+from trigear.engine import admin_results, schedules
 from trigear.model import JobEnd, Priority
 from trigear.wire import commands
 from trigear.wire.commands import COMMANDS, OK, err, ok, table
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trigear.engine.engine import Engine
     from trigear.engine.session import Session
 
-_WITH_ARGUMENTS: Final = (b"create", b"drop", b"maxqueue")
+_WITH_ARGUMENTS: Final = (b"create", b"drop", b"maxqueue", b"schedule")
 
 
 def answer(engine: Engine, session: Session, line: bytes) -> bytes | None:
@@ -43,7 +43,9 @@ def needs_every_job(line: bytes) -> bool:
     command = commands.find(commands.words_of(line))
     if command is None:
         return False
-    return command.method == "drop_function" or any("handle" in arg for arg in command.args)
+    if command.method in ("drop_function", "schedule_run"):
+        return True
+    return any("handle" in arg for arg in command.args)
 
 
 def _misused(words: Sequence[bytes]) -> bytes:
@@ -112,9 +114,13 @@ def _drop_function(engine: Engine, session: Session, args: Sequence[bytes]) -> b
     return OK if found else b"ERR function not found\r\n"
 
 
-def _cancel_job(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
-    found = engine.broker.cancel(session.peer.tenant, args[0], engine.now)
-    return OK if found else err("UNKNOWN_JOB")
+def _cancel_job(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes | None:
+    if engine.broker.cancel(session.peer.tenant, args[0], engine.now):
+        return OK
+    schedule = engine.scheduler.get(session.peer.tenant.name, args[0])
+    if schedule is None:
+        return err("UNKNOWN_JOB")
+    return schedules.remove(engine, session, (schedule.handle,))
 
 
 def _max_queue(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
@@ -239,5 +245,12 @@ _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes | N
     "show_functions": _show_functions,
     "result": admin_results.result,
     "drop_result": admin_results.drop_result,
+    "schedule_add": schedules.add,
+    "schedule_list": schedules.list_all,
+    "schedule_show": schedules.show,
+    "schedule_pause": schedules.pause,
+    "schedule_resume": schedules.resume,
+    "schedule_run": schedules.run,
+    "schedule_remove": schedules.remove,
 }
 assert _METHODS.keys() == {command.method for command in COMMANDS}

@@ -29,6 +29,7 @@ from trigear.engine.reads import Reads
 from trigear.engine.records import Kinds
 from trigear.engine.restore import restore
 from trigear.engine.results import Results
+from trigear.engine.scheduler import Scheduler
 from trigear.engine.session import Session
 from trigear.errors import StoreError, TrigearInternalError
 from trigear.model import DEFAULT_TENANT, TERM_SHIFT, CloseReason, JobEnd, Now, counted, printable
@@ -119,6 +120,7 @@ class Engine:
         """While jobs are still being loaded and connections are served already."""
         self._term = term
         self.results = Results(self, self._rules_of, durable=durable)
+        self.scheduler = Scheduler(self, mint)
         self._sessions: dict[int, Session] = {}
         self._nobody = Session(self, 0, "-")
         self._created_head = (0, b"")
@@ -281,6 +283,7 @@ class Engine:
             self._census,
             self.reads.next_deadline(),
             self.results.kept.next_deadline(),
+            self.scheduler.next_deadline(),
         )
         return deadline if self._gate is None else min(deadline, self._gate.next_deadline())
 
@@ -291,6 +294,7 @@ class Engine:
         self._beats.run(now.monotonic, now)
         self.reads.tick(now)
         self.results.kept.tick(now)
+        self.scheduler.tick(now)
         if self._gate is not None:
             self._gate.tick(now)
         if now.monotonic >= self._census:

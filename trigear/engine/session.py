@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from trigear.broker.broker import Late, QueueFull
 from trigear.broker.jobs import RUNNING, Job
 from trigear.broker.peers import Peer
-from trigear.engine import admin, results
+from trigear.engine import admin, results, schedules
 from trigear.engine.refusals import FULL, STALLED, STOPPING
-from trigear.model import CONN_ID_LIMIT, UNIQUE_LIMIT, JobEnd, Priority
+from trigear.model import CONN_ID_LIMIT, FUNCTION_LIMIT, UNIQUE_LIMIT, JobEnd, Priority
 from trigear.protocol.server import ServerConnection, Slot, server_rows
 from trigear.wire.codec import head, response
 from trigear.wire.packets import (
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from trigear.engine.engine import Engine
 
 log: Final = logging.getLogger("trigear.engine")
-
-FUNCTION_LIMIT: Final = 4096
-"""Longest function name that is accepted, in bytes; libgearman allows 512."""
 
 LEAST_TIMEOUT: Final = 1.0
 """Seconds. Programs that mean seconds send small numbers where milliseconds are expected."""
@@ -166,7 +163,7 @@ class Session(ServerConnection):
             return
         answer = admin.answer(self._engine, self, line)
         if answer is None:
-            return  # it has to be read first
+            return  # it comes later
         self.send(answer)
         if len(answer) > LONG_ANSWER:
             self.end_turn()
@@ -215,6 +212,9 @@ class Session(ServerConnection):
     ) -> None:
         due = float(max(leading_int(epoch), 0))
         self._submit(function, unique, workload, Priority.NORMAL, True, due=due)
+
+    def on_submit_job_sched(self, function: bytes, unique: bytes, *fields: bytes) -> None:
+        schedules.submit(self._engine, self, function, unique, fields)
 
     def on_submit_reduce_job(
         self, function: bytes, unique: bytes, reducer: bytes, aggregator: bytes, workload: bytes
@@ -304,6 +304,9 @@ class Session(ServerConnection):
     def on_get_status(self, handle: bytes) -> None:
         handle = handle.partition(b"\0")[0]
         job = self._broker.status(self.peer.tenant, handle)
+        if job is None and self._engine.scheduler.get(self.peer.tenant.name, handle) is not None:
+            self.send(response(STATUS_RES, handle, *_KNOWN))
+            return
         if job is None and (arriving := self._engine.arriving) is not None:
             arriving.wait(self, partial(self.on_get_status, handle))
             return
@@ -491,6 +494,10 @@ class Session(ServerConnection):
 
 
 Session.rows = server_rows(Session)
+
+
+_KNOWN: Final = (b"1", b"0", b"0", b"0")
+"""What is said of the handle of a schedule."""
 
 
 def _status_fields(job: Job | None) -> tuple[bytes, bytes, bytes, bytes]:

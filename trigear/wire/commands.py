@@ -179,6 +179,76 @@ COMMANDS: Final = (
         exact=True,
         origin="trigear",
     ),
+    Command(
+        ("schedule", "add"),
+        ("function", "when …", "[option=value …]"),
+        "schedule_add",
+        "`OK handle`, or `ERR …`",
+        "Have a background job submitted again and again; the handle is that of the schedule. One"
+        " with the same function and unique is changed. `when` is five words of cron, or one of"
+        " `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`, or `@every` and a duration such as"
+        " `5m`. Options: `unique` and `workload` (percent-encoded), `timezone` (`UTC`), `missed`"
+        " (`once` or `skip`), `priority` (`high`, `normal` or `low`).",
+        origin="trigear",
+    ),
+    Command(
+        ("schedule", "list"),
+        (),
+        "schedule_list",
+        "`handle TAB function TAB unique TAB when TAB timezone TAB state TAB next TAB ran TAB runs`"
+        " lines, `.`",
+        "Every schedule: whether it is `active` or `paused`, when it is due next and when it ran"
+        " last (in seconds since 1970, `-` for never), and how often it has run.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("schedule", "show"),
+        ("schedule",),
+        "schedule_show",
+        "`ERR …`, or `name TAB value` lines and `.`",
+        "All that is known of one schedule, named by its handle or its unique. `run` is the handle"
+        " of the last job, `size` the length of the workload in bytes; each `next` line is a time"
+        " at which it is due.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("schedule", "pause"),
+        ("schedule",),
+        "schedule_pause",
+        "`OK`, or `ERR …`",
+        "Have a schedule make no runs until it is resumed.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("schedule", "resume"),
+        ("schedule",),
+        "schedule_resume",
+        "`OK`, or `ERR …`",
+        "Have a paused schedule go on; what was due meanwhile is left out.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("schedule", "run"),
+        ("schedule",),
+        "schedule_run",
+        "`OK handle`, or `ERR …`",
+        "Make a run at once, beside those that are due; the handle is that of its job.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("schedule", "remove"),
+        ("schedule",),
+        "schedule_remove",
+        "`OK`, or `ERR …`",
+        "Have no such schedule any more; jobs that it has made stay.",
+        exact=True,
+        origin="trigear",
+    ),
 )
 
 _PLAIN: Final = bytes(range(33, 127)) + bytes(range(128, 256))

@@ -330,9 +330,10 @@ _ROWS: Final = (
         ),
         _C,
         _N,
-        "Submit a job by the calendar; gearmand never implemented it.",
+        "Make a schedule, which submits background jobs of normal priority by the calendar: five "
+        "fields of cron, but with 0 for Monday as the day of the week, in UTC. The handle is that "
+        "of the schedule. gearmand never implemented it.",
         _CREATED,
-        served=False,
     ),
     Packet(
         SUBMIT_JOB_EPOCH,
