@@ -17,7 +17,6 @@ LATER = {
     "metrics",
     "quotas",
     "results",
-    "schedules",
     "cluster",
 }
 
