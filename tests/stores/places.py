@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tests.postgres import new_schema, shared
 from trigear.stores.base import Batch, Keep, Owner, Record
+from trigear.stores.postgresql import PostgresqlStore
+from trigear.stores.postgresql_place import place_of_url
 from trigear.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ class SqlitePlace:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "jobs.sqlite3"
+        self.called = self.path.name
         self._stores: list[Store] = []
 
     def store(self) -> Store:
@@ -46,7 +50,44 @@ class SqlitePlace:
             store.close()
 
 
-PLACES = {"sqlite": SqlitePlace}
+class PostgresqlPlace:
+    """A schema of its own in the database that all tests share."""
+
+    def __init__(self, _folder: Path) -> None:
+        self.cluster = shared()
+        self.called = new_schema()
+        self.url = self.cluster.url(schema=self.called)
+        self._stores: list[PostgresqlStore] = []
+
+    def store(self) -> PostgresqlStore:
+        """One more store at this place, not yet opened."""
+        store = PostgresqlStore(place_of_url(self.url))
+        self._stores.append(store)
+        return store
+
+    def opened(self) -> PostgresqlStore:
+        store = self.store()
+        store.open(OWNER)
+        return store
+
+    def run(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Do these as superuser, with our schema before all others; the rows of the last one."""
+        return self.cluster.run(f"SET search_path = {self.called}", *statements)
+
+    def usurp(self) -> None:
+        """Do what an owner would do who got past the lock."""
+        self.run("UPDATE trigear_store SET term = term + 1, batch = 0")
+
+    def clear_sessions(self) -> None:
+        for store in self._stores:
+            store.close()
+
+    def clear(self) -> None:
+        self.clear_sessions()
+        self.cluster.run(f"DROP SCHEMA IF EXISTS {self.called} CASCADE")
+
+
+PLACES = {"sqlite": SqlitePlace, "postgresql": PostgresqlPlace}
 
 
 def job(sequence: int, workload: bytes = b"work", *, partition: int = 0, **other: object) -> Keep:

@@ -31,7 +31,7 @@ def test_a_new_store_is_empty_and_keeps_the_key_it_was_given(place):
     tenure = store.open(OWNER)
     assert (tenure.term, tenure.key) == (1, OWNER.seed)
     assert content(store) == []
-    assert place.path.name in store.name
+    assert place.called in store.name
 
 
 def test_every_opening_has_a_term_of_its_own_and_the_key_stays(place):
@@ -321,7 +321,7 @@ def _line(draw):
 
 @pytest.mark.parametrize("kind", PLACES)
 @given(batches=st.lists(st.tuples(st.lists(_line(), max_size=12), st.booleans()), max_size=8))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_any_batches_leave_what_doing_their_lines_one_by_one_leaves(kind, batches):
     expected: dict[tuple[int, int], Keep] = {}
     with tempfile.TemporaryDirectory() as folder:
