@@ -108,6 +108,7 @@ ACCEPTED = [
     ["-q", "MySQL", "--mysql-host=h", "--mysql-port=1", "--mysql-user=u", "--mysql-password=p"],
     ["--mysql-db=d", "--mysql-table=t"],
     ["-q", "postgres", "--libpq-conninfo=host=h", "--libpq-table=t"],
+    ["-q", "POSTGRES"],
     ["-q", "redis", "--redis-server=h", "--redis-port=1", "--redis-password=p"],
     ["--redis-prefix=x"],
     ["-q", "libmemcached", "--libmemcached-servers=h:1", "--libmemcached-prefix=x"],
@@ -197,7 +198,7 @@ def test_mistake_fails_in_one_line(
         (["--ssl"], "--ssl is not in this version, and serving plaintext instead"),
         (["-q", "redis"], "--queue-type redis is not in this version"),
         (["-q", "libsqlite3"], "--queue-type libsqlite3 needs --libsqlite3-db"),
-        (["-q", "MySQL"], "there are: builtin, libsqlite3"),
+        (["-q", "MySQL"], "there are: builtin, libsqlite3, Postgres"),
         (["--protocol=http"], "--protocol http is not in this version"),
     ],
 )

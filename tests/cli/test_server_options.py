@@ -119,7 +119,7 @@ def test_only_store_and_authentication_there_are_may_be_named() -> None:
         (["--store", "/tmp/x.db"], ["did you mean sqlite:///tmp/x.db?"]),
         (["--store", "/tmp/a b?.db"], ["did you mean sqlite:///tmp/a%20b%3F.db?"]),
         (["--store", "jobs.sqlite3"], [f"did you mean sqlite://{os.getcwd()}/jobs.sqlite3?"]),
-        (["--store", "postgresql://x"], ["is no store of this version"]),
+        (["--store", "mysql://x"], ["is no store of this version", "postgresql://USER@HOST/"]),
         (["--auth", "sasl"], ["sasl", "not in this version", "there is: none"]),
         (["--compat", "gearmand-3"], ["gearmand-2"]),
         (["--grace", "soon"], ["--grace", "write 500ms"]),

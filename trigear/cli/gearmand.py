@@ -21,7 +21,7 @@ from trigear import __version__
 from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.plan import PidFileSettings, Plan, absolute, attempts_for, handle_prefix
 from trigear.cli.report import Failure, line_for
-from trigear.cli.store import StorePlan
+from trigear.cli.store import NO_PSYCOPG, StorePlan
 from trigear.cli.values import PORT, parse_port
 from trigear.engine.config import EngineConfig, Keepalive, ServerConfig
 from trigear.errors import ConfigError
@@ -29,6 +29,8 @@ from trigear.model import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from trigear.stores.postgresql_place import Place
 
 GEARMAND_VERSION: Final = f"2.0.0+trigear.{__version__}"
 """What `--version` and the text command `version` answer: gearmand's version comes first, for
@@ -41,9 +43,10 @@ FAILURE: Final = 1
 
 BUILTIN: Final = "builtin"
 SQLITE: Final = "libsqlite3"
+POSTGRES: Final = "Postgres"
+QUEUES: Final = (BUILTIN, SQLITE, POSTGRES)
 QUEUES_ELSEWHERE: Final = (
     "MySQL",
-    "Postgres",
     "libmemcached",
     "redis",
     "libtokyocabinet",
@@ -62,8 +65,6 @@ ELSEWHERE_OPTIONS: Final = {
     "--mysql-password": "PASSWORD",
     "--mysql-db": "NAME",
     "--mysql-table": "NAME",
-    "--libpq-conninfo": "TEXT",
-    "--libpq-table": "NAME",
     "--redis-server": "HOST",
     "--redis-port": "PORT",
     "--redis-password": "PASSWORD",
@@ -86,6 +87,8 @@ do nothing, in gearmand neither."""
 
 
 SQLITE_OPTIONS: Final = ("--libsqlite3-db", "--libsqlite3-table", "--store-queue-on-shutdown")
+POSTGRES_OPTIONS: Final = ("--libpq-conninfo", "--libpq-table")
+LIBPQ_TABLE: Final = "queue"
 
 LOOPBACK_HINT: Final = (
     "serving this machine only, where gearmand would serve every address:"
@@ -211,10 +214,22 @@ def elsewhere_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "-q",
     "--queue-type",
     default=BUILTIN,
-    help=f"Where background jobs are kept: {BUILTIN} (in memory) or {SQLITE}.",
+    help=f"Where background jobs are kept: {BUILTIN} (in memory), {SQLITE} or {POSTGRES}.",
 )
 @option("--libsqlite3-db", metavar="FILE", help=f"The file of {SQLITE}; of one server alone.")
 @option("--libsqlite3-table", metavar="NAME", help="Without effect: tables of a file are its own.")
+@option(
+    "--libpq-conninfo",
+    metavar="TEXT",
+    default="",
+    help=f"How to connect for {POSTGRES}: host=... dbname=..., or a URL.",
+)
+@option(
+    "--libpq-table",
+    metavar="NAME",
+    default=LIBPQ_TABLE,
+    help=f"The name with which the tables of {POSTGRES} begin.",
+)
 @option(
     "--config-file",
     metavar="FILE",
@@ -267,9 +282,11 @@ def gearmand_command(ctx: click.Context, /, **params: Any) -> int:  # noqa: ANN4
 
 def refuse_unknown_names(ctx: click.Context) -> None:
     queue, protocol = ctx.params["queue_type"], ctx.params["protocol"]
-    known = {name.lower() for name in (BUILTIN, SQLITE, *QUEUES_ELSEWHERE)}
+    known = {name.lower() for name in (*QUEUES, *QUEUES_ELSEWHERE)}
     if queue.lower() not in known:
-        raise Failure(f"--queue-type {queue}: there is no such queue; write {BUILTIN} or {SQLITE}")
+        raise Failure(
+            f"--queue-type {queue}: there is no such queue; there are: {', '.join(QUEUES)}"
+        )
     if protocol not in {None, "http"}:
         raise Failure(f"--protocol {protocol}: there is no such protocol; leave it out")
 
@@ -277,8 +294,8 @@ def refuse_unknown_names(ctx: click.Context) -> None:
 def missing_here(ctx: click.Context) -> str | None:
     """Why a server with these options cannot be had, in one line."""
     queue: str = ctx.params["queue_type"]
-    if queue.lower() not in {BUILTIN, SQLITE}:
-        return f"--queue-type {queue} is not in this version; there are: {BUILTIN}, {SQLITE}"
+    if queue.lower() not in {name.lower() for name in QUEUES}:
+        return f"--queue-type {queue} is not in this version; there are: {', '.join(QUEUES)}"
     if queue.lower() == SQLITE and not ctx.params["libsqlite3_db"]:
         return f"--queue-type {queue} needs --libsqlite3-db FILE"
     if ctx.params["protocol"] is not None:
@@ -301,7 +318,6 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
     target: str = given["log_file"]
     prefix: str | None = given["job_handle_prefix"]
     listen: str | None = given["listen"]
-    sqlite = given["queue_type"].lower() == SQLITE
     try:
         engine = EngineConfig(
             handle_prefix=handle_prefix() if prefix is None else os.fsencode(prefix),
@@ -327,7 +343,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
     return Plan(
         program="gearmand",
         config=config,
-        store=StorePlan(absolute(given["libsqlite3_db"], folder)) if sqlite else StorePlan(),
+        store=store_of(given, folder),
         log=LogSettings(
             target=target if target in {"stderr", "none"} else absolute(target, folder),
             style=LogStyle.GEARMAND,
@@ -350,11 +366,36 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
     )
 
 
+def store_of(given: Mapping[str, Any], folder: str) -> StorePlan:
+    """Where the queue is.
+
+    Raises:
+        Failure: it cannot be there.
+    """
+    queue = given["queue_type"].lower()
+    if queue == SQLITE:
+        return StorePlan(absolute(given["libsqlite3_db"], folder))
+    if queue == POSTGRES.lower():
+        return StorePlan(place=postgresql_of(given).seen_from(folder))
+    return StorePlan()
+
+
+def postgresql_of(given: Mapping[str, Any]) -> Place:
+    try:
+        from trigear.stores.postgresql_place import place_of_conninfo
+    except ImportError as error:
+        raise Failure(f"--queue-type {given['queue_type']}: {NO_PSYCOPG}") from error
+    try:
+        return place_of_conninfo(given["libpq_conninfo"], given["libpq_table"])
+    except ValueError as error:
+        raise Failure(f"--libpq-conninfo and --libpq-table: {error}") from error
+
+
 def notes_on(ctx: click.Context) -> list[str]:
     notes: list[str] = list(ctx.meta.get("trigear.notes", ()))
     idle = [
         name
-        for name in (*SQLITE_OPTIONS[:2], *ELSEWHERE_OPTIONS)
+        for name in (*SQLITE_OPTIONS[:2], *POSTGRES_OPTIONS, *ELSEWHERE_OPTIONS)
         if was_given(ctx, name[2:].replace("-", "_"))
     ]
     if ctx.params["queue_type"].lower() == SQLITE:
@@ -363,6 +404,14 @@ def notes_on(ctx: click.Context) -> list[str]:
         if "--store-queue-on-shutdown" in idle:
             notes.append("--store-queue-on-shutdown: without effect: jobs are kept as they come")
         idle = [name for name in idle if name not in SQLITE_OPTIONS]
+    if ctx.params["queue_type"].lower() == POSTGRES.lower():
+        shown = ctx.get_parameter_source("libpq_conninfo") is ParameterSource.COMMANDLINE
+        if shown and postgresql_of(ctx.params).secret:
+            notes.append(
+                "--libpq-conninfo: everybody on this machine can read a password on the command"
+                " line; put it into ~/.pgpass, or into a file named with passfile="
+            )
+        idle = [name for name in idle if name not in POSTGRES_OPTIONS]
     if idle:
         notes.append(f"without effect with this queue and no TLS: {' '.join(idle)}")
     return notes

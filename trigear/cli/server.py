@@ -13,7 +13,7 @@ from trigear.cli import config_file
 from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.manners import Manners, with_help, with_manners
 from trigear.cli.plan import PidFileSettings, Plan, absolute, attempts_for, handle_prefix
-from trigear.cli.store import parse_store, store_plan
+from trigear.cli.store import parse_store, refuse_shown_secret, store_plan
 from trigear.cli.values import DURATION, NETWORK, PORT, SIZE, WHOLE_SECONDS, Kind, Whole
 from trigear.engine.config import (
     EngineConfig,
@@ -143,8 +143,9 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     type=STORE,
     default="sqlite",
     metavar="STORE",
-    help="Where background jobs are kept: sqlite (in the state directory), sqlite:///PATH, or"
-    " memory, where they are gone when the server stops.",
+    callback=refuse_shown_secret,
+    help="Where background jobs are kept: sqlite (in the state directory), sqlite:///PATH,"
+    " postgresql://USER@HOST/DATABASE, or memory, where they are gone when the server stops.",
 )
 @click.option(
     "--state-dir",

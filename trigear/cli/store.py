@@ -1,4 +1,4 @@
-"""Which store a command line asks for, and where its file is."""
+"""Which store a command line asks for, and where its file or database is."""
 
 from __future__ import annotations
 
@@ -7,42 +7,59 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
+import click
+from click.core import ParameterSource
+
 from trigear.cli.report import Failure, Status
 
 if TYPE_CHECKING:
     from trigear.cli.process import Identity
     from trigear.stores.base import Store
+    from trigear.stores.postgresql_place import Place
 
 MEMORY: Final = "memory"
 SQLITE: Final = "sqlite"
 SQLITE_URL: Final = "sqlite://"
+POSTGRESQL_URLS: Final = ("postgresql://", "postgres://")
+POSTGRESQL_FORM: Final = "postgresql://USER@HOST/DATABASE"
 FILE: Final = "jobs.sqlite3"
 """The database's name in the state directory."""
+
+NO_PSYCOPG: Final = "PostgreSQL needs psycopg, which is not here: pip install 'trigear[postgresql]'"
 
 SYSTEM_FOLDER: Final = "/var/lib/trigear"
 
 
 @dataclass(frozen=True, slots=True)
 class StorePlan:
-    """Where background jobs are kept: in the file ``path``, or in memory if there is none.
+    """Where background jobs are kept: in the file ``path``, in the PostgreSQL database at
+    ``place``, or in memory if there is neither.
 
     ``folder`` is the state directory if the file is in it: that is made, other folders are not.
     """
 
     path: str | None = None
     folder: str | None = None
+    place: Place | None = None
 
     def __str__(self) -> str:
+        if self.place is not None:
+            return self.place.name
         if self.path is None:
             return "memory (queued jobs do not survive a stop)"
         return f"sqlite {self.path}"
 
     def check(self) -> None:
-        """See whether the file could be written, and change nothing.
+        """See whether file or database could be written, and change nothing.
 
         Raises:
-            Failure: it could not.
+            Failure: the file could not.
+            StoreUnusable: the database could not.
         """
+        if self.place is not None:
+            from trigear.stores.postgresql import PostgresqlStore
+
+            PostgresqlStore(self.place).check()
         place = self.path
         while place is not None:
             if os.path.exists(place):
@@ -60,10 +77,13 @@ class StorePlan:
 
     def prepare(self, user: Identity | None) -> None:
         """Make the state directory if it is needed and not there; whoever is to use it gets it.
+        Load the modules that will be needed, while they can be read.
 
         Raises:
             Failure: that does not work.
         """
+        if self.place is not None:
+            import trigear.stores.postgresql  # noqa: F401
         if self.folder is None:
             return
         try:
@@ -88,6 +108,10 @@ class StorePlan:
 
     def build(self) -> Store | None:
         """The store, not yet opened; None for memory."""
+        if self.place is not None:
+            from trigear.stores.postgresql import PostgresqlStore
+
+            return PostgresqlStore(self.place)
         if self.path is None:
             return None
         from trigear.stores.sqlite import SqliteStore
@@ -96,10 +120,10 @@ class StorePlan:
 
 
 def parse_store(value: object) -> str:
-    """`memory`, `sqlite` or `sqlite:///PATH`, as they are.
+    """`memory`, `sqlite`, `sqlite:///PATH` or `postgresql://…`, as they are.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is none of these. No password is in its text.
     """
     text = str(value)
     if text in {MEMORY, SQLITE}:
@@ -109,17 +133,54 @@ def parse_store(value: object) -> str:
         if not path.startswith("/") or path.endswith("/") or "\0" in path:
             raise ValueError(f"'{text}' names no file: write {SQLITE_URL}/path/to/{FILE}")
         return text
-    known = f"write {SQLITE}, {SQLITE_URL}/path/to/{FILE} or {MEMORY}"
+    if text.startswith(POSTGRESQL_URLS):
+        place_at(text)
+        return text
+    known = f"write {SQLITE}, {SQLITE_URL}/path/to/{FILE}, {POSTGRESQL_FORM} or {MEMORY}"
     if "://" not in text and ("/" in text or text.endswith((".db", ".sqlite", ".sqlite3"))):
         path = os.path.abspath(text.removeprefix("sqlite:").removeprefix("file:"))
         known = f"did you mean {SQLITE_URL}{quote(path)}?"
-    raise ValueError(f"'{text}' is no store of this version: {known}")
+    # A mistyped URL may have a password in it.
+    shown = "what was named" if "://" in text and "@" in text else f"'{text}'"
+    raise ValueError(f"{shown} is no store of this version: {known}")
+
+
+def place_at(url: str) -> Place:
+    """Where this URL of PostgreSQL leads.
+
+    Raises:
+        ValueError: nowhere, or the extra for PostgreSQL is not installed.
+    """
+    try:
+        from trigear.stores.postgresql_place import place_of_url
+    except ImportError as error:
+        raise ValueError(NO_PSYCOPG) from error
+    try:
+        return place_of_url(url)
+    except ValueError as error:
+        raise ValueError(f"the URL of PostgreSQL: {error}; write {POSTGRESQL_FORM}") from error
+
+
+def refuse_shown_secret(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Whoever is on the same machine can read command lines."""
+    shown = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+    if shown and value.startswith(POSTGRESQL_URLS) and place_at(value).secret:
+        raise click.BadParameter(
+            "a password on the command line can be read by everybody on this machine; put it into"
+            " ~/.pgpass, or into a file that the URL names with ?passfile=, or the URL into"
+            " trigear.toml or TRIGEAR_SERVER_STORE",
+            ctx,
+            param,
+        )
+    return value
 
 
 def store_plan(store: str, state_dir: str | None, folder: str) -> StorePlan:
     """What `--store` and `--state-dir` ask for; relative paths begin in ``folder``."""
     if store == MEMORY:
         return StorePlan()
+    if store.startswith(POSTGRESQL_URLS):
+        return StorePlan(place=place_at(store).seen_from(folder))
     if store != SQLITE:
         path = unquote(store.removeprefix(SQLITE_URL))
         return StorePlan("/" + os.path.normpath(path).lstrip("/"))
