@@ -107,6 +107,12 @@ def test_check_connects_and_says_where_the_queue_would_be(
     assert f"; store: postgresql trigear@{shared().folder}/trigear, schema place" in said.out
 
 
+def test_commands_for_files_say_that_they_are(trigear: Callable[..., Said]) -> None:
+    said = trigear("store", "check", "--store", "postgresql://u@h/d")
+    assert said.status == Status.NO
+    assert "these commands are for SQLite files; the store is postgresql u@h/d" in said.line
+
+
 # gearmand's face
 
 

@@ -90,6 +90,11 @@ def plan_for(given: dict[str, Any]) -> StorePlan:
     ]
     params = server_command.make_context("trigear server", words, obj=Manners()).params
     plan = store_plan(params["store"], params["state_dir"], os.getcwd())
+    if plan.place is not None:
+        raise Failure(
+            f"these commands are for SQLite files; the store is {plan}, which its own tools look"
+            " after"
+        )
     if plan.path is None:
         raise Failure(
             "the store is memory: what is in there is seen with 'trigear admin jobs', and nobody"

@@ -32,7 +32,7 @@ import psycopg
 from psycopg.errors import NotNullViolation, UniqueViolation
 
 from trigear.errors import StoreFenced, StoreUnavailable, StoreUnknown, StoreUnusable
-from trigear.stores.base import Record, Row, SpoiltRecord, Tenure, effect_of
+from trigear.stores.base import Marker, Record, Row, SpoiltRecord, Tenure, effect_of
 from trigear.stores.postgresql_link import Backend, Keeper, Link, connect
 from trigear.stores.postgresql_tables import (
     Tables,
@@ -222,6 +222,18 @@ class PostgresqlStore:
             (*(after or ()), limit),
         )
         return [read_row(row) for row in found]
+
+    def markers(self, after: tuple[int, int] | None, limit: int) -> Sequence[Marker]:
+        tables = self._tables
+        assert tables is not None, "markers comes after open"
+        behind = "" if after is None else " AND (partition, sequence) > (%s, %s)"
+        found = self._read(
+            "SELECT partition, sequence, tenant, function, uniq,"  # noqa: S608
+            " CASE WHEN uniq = '-' THEN workload ELSE '' END"
+            f" FROM {tables.job} WHERE uniq <> ''{behind} ORDER BY partition, sequence LIMIT %s",
+            (*(after or ()), limit),
+        )
+        return [Marker(*row) for row in found]
 
     def records(
         self, kind: str, after: tuple[str, bytes, int] | None, limit: int, *, data: bool = True
