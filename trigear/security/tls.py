@@ -157,8 +157,8 @@ class ServerContext(ssl.SSLContext):
     endpoint_hash: bytes | None = None
     """What :data:`END_POINT` binds to; None: this certificate cannot be bound to."""
 
-    generation: int = 0
-    """Which build of the listener's context it is, beginning with 1."""
+    generation: int = 1
+    """Which context of its listener it is."""
 
     expires: float = 0.0
     """Seconds since 1970 when the certificate expires."""
@@ -185,7 +185,7 @@ class Listening:
 
     def __init__(self, settings: ServerTLS, now: float) -> None:
         self.settings = settings
-        self.context = build_server(settings, now, generation=1)
+        self.context = build_server(settings, now)
 
     def reload(self, now: float, settings: ServerTLS | None = None) -> ServerContext:
         """Read the files anew. Connections that are there keep the context they have; on any error
@@ -195,28 +195,29 @@ class Listening:
             ConfigError: something cannot be used; the text names file, reason and next step.
         """
         settings = settings or self.settings
-        built = build_server(settings, now, generation=self.context.generation + 1)
+        self.adopt(build_server(settings, now), settings)
+        return self.context
+
+    def adopt(self, built: ServerContext, settings: ServerTLS) -> None:
+        """Put a context into service that :func:`build_server` made, in a thread perhaps."""
+        for context in (built, *built.others.values()):
+            context.generation = self.context.generation + 1
         self.settings = settings
         self.context = built
-        return built
 
 
-def build_server(settings: ServerTLS, now: float, generation: int = 1) -> ServerContext:
+def build_server(settings: ServerTLS, now: float) -> ServerContext:
     """A context for a listener, tried out.
 
     Args:
         settings: where the files are and what is asked of clients.
         now: seconds since 1970, to tell what has expired.
-        generation: what to number it.
 
     Raises:
         ConfigError: something cannot be used; the text names file, reason and next step.
     """
     context = _one_server(settings, now)
-    context.generation = generation
     context.others = {name.lower(): _one_server(one, now) for name, one in settings.names.items()}
-    for other in context.others.values():
-        other.generation = generation
     if context.others:
         context.sni_callback = _choose
     return context

@@ -30,7 +30,7 @@ from trigear.security.scram import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 VERSION: Final = 1
 """Of the file's layout."""
@@ -174,6 +174,12 @@ class Users:
             kind: _costs(kind, self._by_name.values())
             for kind in (PLAIN, SHA_256.mechanism, SHA_512.mechanism)
         }
+        kinds = [
+            user.verifiers.keys()
+            for user in self._by_name.values()
+            if user.verifiers and not user.disabled
+        ]
+        self._covered = {hash for hash in (SHA_256, SHA_512) if _in_all(hash.mechanism, kinds)}
 
     @classmethod
     def parse(cls, text: str, source: str = "users.toml") -> Users:
@@ -240,11 +246,7 @@ class Users:
 
     def covers(self, hash: Hash) -> bool:
         """Whether everybody who has a password and is not disabled can log in by this hash."""
-        return all(
-            hash.mechanism in user.verifiers
-            for user in self._by_name.values()
-            if user.verifiers and not user.disabled
-        )
+        return hash in self._covered
 
     def credentials(self, name: str, kind: str, now: float, secret: bytes) -> Credentials:
         """What to check a login by, whether there is such a user or not.
@@ -304,6 +306,10 @@ def _costs(kind: str, users: Iterable[User]) -> tuple[Cost, ...]:
     )
     hash = SHA_512 if kind == SHA_512.mechanism else SHA_256
     return tuple(found) or (Cost(hash, GENERATED_ITERATIONS, SALT_BYTES),)
+
+
+def _in_all(kind: str, several: Iterable[Collection[str]]) -> bool:
+    return all(kind in kinds for kinds in several)
 
 
 def _all_verifiers(user: User) -> set[Verifier]:

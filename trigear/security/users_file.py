@@ -104,17 +104,26 @@ class Directory:
         self.users = load(path, owners)
         self._owners = owners
 
-    def reload(self) -> Changes:
-        """Read the file anew. On any error the users stay who they were.
+    def read(self) -> Users:
+        """Read the file anew and change nothing. A file of thousands takes a while: it may be read
+        in a thread.
 
         Raises:
             ConfigError: it cannot be used.
             OSError: it cannot be read.
         """
-        new = load(self.path, self._owners)
+        return load(self.path, self._owners)
+
+    def adopt(self, new: Users) -> Changes:
+        """Put users that were read into service."""
         changes = self.users.changes_to(new)
         self.users = new
         return changes
+
+    def reload(self) -> Changes:
+        """Read and adopt. On any error the users stay who they were; raises what :meth:`read`
+        raises."""
+        return self.adopt(self.read())
 
 
 @contextlib.contextmanager
