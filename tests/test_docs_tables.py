@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 
+from trigear.security.policy import COMMAND_RULES, PACKET_RULES, Role, Rule, Scope, Way
+from trigear.security.users import SETTINGS
 from trigear.wire.commands import COMMANDS
 from trigear.wire.packets import CAN_DO, GET_STATUS, PACKETS, STATUS_RES, WORK_STATUS
 
@@ -29,6 +32,38 @@ def test_every_command_has_its_section() -> None:
         assert f"### {command.name}\n" in page
         assert f":Answer: {command.answer}\n" in page
     assert "<!-- generated" not in page
+
+
+def test_every_request_has_its_place_in_the_table_of_rights() -> None:
+    page = TABLES["fill"]((DOCS / "security.md").read_text(encoding="utf-8"))
+    table = page.partition("\n## Rights\n")[2]
+    for name in (*PACKET_RULES, *COMMAND_RULES):
+        assert table.count(f"`{name}`") == 1, name
+    assert "<!-- generated" not in page
+
+
+def test_a_line_of_the_table_of_rights_says_what_the_rule_says() -> None:
+    rules = {
+        "open": Rule(login=False),
+        "held": Rule(condition="of a job it holds"),
+        "reduce": Rule((Way((Role.SUBMIT,), Role.SUBMIT),), reducer=True),
+        "see": Rule((Way((Role.OPERATOR,), scope=Scope.SERVER), Way((Role.ADMIN,)))),
+        "look": Rule((Way((Role.OPERATOR,), scope=Scope.SERVER), Way((Role.ADMIN,)))),
+        "start": Rule((Way((Role.ADMIN, Role.SUBMIT), Role.SUBMIT),)),
+    }
+    assert TABLES["rights_table"](rules).splitlines()[2:] == [
+        "| `open` | nothing, not even a login |",
+        "| `held` | any login; only of a job it holds |",
+        "| `reduce` | `submit`, and a `submit` glob that matches the function and the reducer |",
+        "| `see`, `look` | `operator` (whole server) or `admin` |",
+        "| `start` | `admin` and `submit`, and a `submit` glob that matches the function |",
+    ]
+
+
+def test_every_setting_of_a_user_is_explained_and_no_other() -> None:
+    page = (DOCS / "security.md").read_text(encoding="utf-8")
+    table = page.partition("\n| setting | means |\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(SETTINGS)
 
 
 def test_a_change_in_the_packet_table_shows_on_the_page() -> None:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from trigear.security.policy import COMMAND_RULES, PACKET_RULES, Scope
 from trigear.wire.commands import COMMANDS
 from trigear.wire.packets import EXTENSIONS, PACKETS, Side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sphinx.application import Sphinx
 
+    from trigear.security.policy import Rule, Way
     from trigear.wire.commands import Command
     from trigear.wire.packets import Packet
 
@@ -137,12 +139,42 @@ def command_section(command: Command) -> str:
     )
 
 
+def way_in_words(way: Way, *, reducer: bool) -> str:
+    """What one way to a right asks for."""
+    if not way.roles:
+        return "any login"
+    words = " and ".join(f"`{role.value}`" for role in way.roles)
+    if way.globs_of is not None:
+        words += f", and a `{way.globs_of.value}` glob that matches the function"
+        words += " and the reducer" if reducer else ""
+    return words + (" (whole server)" if way.scope is Scope.SERVER else "")
+
+
+def needs(rule: Rule) -> str:
+    """What a request asks for, in words."""
+    if not rule.login:
+        return "nothing, not even a login"
+    ways = " or ".join(way_in_words(way, reducer=rule.reducer) for way in rule.ways)
+    return f"{ways}; only {rule.condition}" if rule.condition else ways
+
+
+def rights_table(rules: Mapping[str, Rule]) -> str:
+    """One line for the requests that need the same."""
+    lines: dict[str, list[str]] = {}
+    for name, rule in rules.items():
+        lines.setdefault(needs(rule), []).append(f"`{name}`")
+    return markdown_table(
+        ("requests", "need"), ((", ".join(names), need) for need, names in lines.items())
+    )
+
+
 GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "packet overview": lambda: packet_overview(PACKETS),
     "packets": lambda: packet_reference(PACKETS),
     "extension overview": lambda: packet_overview(EXTENSIONS),
     "extensions": lambda: packet_reference(EXTENSIONS),
     "commands": lambda: command_reference(COMMANDS),
+    "rights": lambda: rights_table(PACKET_RULES | COMMAND_RULES),
 }
 
 

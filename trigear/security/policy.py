@@ -21,7 +21,7 @@ from trigear.model import DEFAULT_TENANT, printable
 from trigear.wire.packets import EXTENSIONS, PACKETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 
 class Role(enum.Enum):
@@ -190,7 +190,7 @@ _OPERATE: Final = Rule((Way((Role.OPERATOR,), scope=Scope.SERVER),))
 # Operators see every tenant; they change nothing inside of one.
 _SEE: Final = Rule((Way((Role.OPERATOR,), scope=Scope.SERVER), Way((Role.ADMIN,))))
 
-PACKET_RULES: Final[Mapping[str, Rule]] = {
+PACKET_RULES: Final[dict[str, Rule]] = {
     "ECHO_REQ": _OPEN,
     "OPTION_REQ": _OPEN,
     "SASL_START": _OPEN,
@@ -231,7 +231,7 @@ PACKET_RULES: Final[Mapping[str, Rule]] = {
 }
 """The rights of packets that a peer sends to a server, by their names."""
 
-COMMAND_RULES: Final[Mapping[str, Rule]] = {
+COMMAND_RULES: Final[dict[str, Rule]] = {
     "version": _OPEN,
     "whoami": _OPEN,
     "auth": _OPEN,

@@ -485,3 +485,6 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[object, str], object]]]] = {
     "not_after": ("not_after", _moment),
 }
 """The settings of a user: the field each fills, and what reads its value."""
+
+SETTINGS: Final = tuple(_READERS)
+"""What a table of a user may say."""
