@@ -111,6 +111,11 @@ class Soak:
         self.ends[kind, end] += 1
         self.done += 1
 
+    async def at_work(self, processes: set[int]) -> bool:
+        """Whether the server knows all of these as workers: they have loaded what they need."""
+        names = [line.split()[2] for line in await self.client.admin("workers") if line[-1] != ":"]
+        return processes <= {int(name.rpartition("-")[2]) for name in names}
+
     async def cancel(self, workload: bytes) -> str:
         asked = False
         async with self.client.open_job("endless", workload) as job:
@@ -161,10 +166,10 @@ async def test_every_job_is_accounted_for(
         with trio.fail_after(SECONDS):
             old = await four(workers)
             await submit_until(fifth)
-            while old & await four(workers):
+            while old & (new := await four(workers)) or not await soak.at_work(new):
                 await trio.sleep(0.05)
             await submit_until(third)
-            warm = {pid: memory_of(pid) for pid in await four(workers)}
+            warm = {pid: memory_of(pid) for pid in new}
             await submit_until(JOBS)
             # Every submission has had its own end.
             expected = Counter((kind, wanted[kind]) for kind in kinds)
