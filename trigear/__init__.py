@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from trigear.model import Priority
     from trigear.protocol.events import Data, Status, Warning
+    from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
     from trigear.protocol.talks import (
         ConnectionStatus,
         FunctionStatus,
@@ -97,6 +98,8 @@ __all__ = [
     "Refused",
     "RemoteProtocolError",
     "Result",
+    "ScheduleDetails",
+    "ScheduleStatus",
     "Status",
     "StoreError",
     "ThreadJob",
@@ -146,6 +149,8 @@ _HOME = {
     "Refused": "trigear.errors",
     "RemoteProtocolError": "trigear.errors",
     "Result": "trigear.runtime.result",
+    "ScheduleDetails": "trigear.protocol.schedule_talks",
+    "ScheduleStatus": "trigear.protocol.schedule_talks",
     "Status": "trigear.protocol.events",
     "StoreError": "trigear.errors",
     "ThreadJob": "trigear.runtime.job",

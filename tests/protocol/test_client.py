@@ -49,6 +49,7 @@ from trigear.wire.packets import (
     SUBMIT_JOB_HIGH_BG,
     SUBMIT_JOB_LOW,
     SUBMIT_JOB_LOW_BG,
+    SUBMIT_JOB_SCHED,
     SUBMIT_REDUCE_JOB,
     SUBMIT_REDUCE_JOB_BACKGROUND,
     WORK_COMPLETE,
@@ -95,6 +96,14 @@ def test_a_job_for_later_is_in_the_background() -> None:
     client = ClientConnection()
     token = client.submit_at(b"f", b"w", 1_900_000_000, unique=b"u")
     assert client.take() == [request(SUBMIT_JOB_EPOCH, b"f", b"u", b"1900000000", b"w")]
+    assert token.background
+
+
+def test_a_schedule_is_in_the_background() -> None:
+    client = ClientConnection()
+    fields = (b"0", b"3", b"*", b"*", b"MON")
+    token = client.submit_schedule(b"f", b"w", fields, unique=b"u")
+    assert client.take() == [request(SUBMIT_JOB_SCHED, b"f", b"u", *fields, b"w")]
     assert token.background
 
 

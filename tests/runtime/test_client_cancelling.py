@@ -238,6 +238,14 @@ async def _() -> None:
         await server.says(JOB_CREATED, H)
 
 
+@scene("`schedule`")
+async def _() -> None:
+    async with plain() as (client, server):
+        heard = await cancelled_with(server, lambda: client.schedule("f", "@hourly", b"w"))
+        assert heard == ("SUBMIT_JOB_SCHED", b"f", b"", b"0", b"*", b"*", b"*", b"*", b"w")
+        await server.says(JOB_CREATED, H)
+
+
 @scene("entering `open_job`")
 async def _() -> None:
     async with plain(extended=True) as (client, server):

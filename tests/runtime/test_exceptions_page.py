@@ -239,6 +239,15 @@ async def _(there: Outage) -> str:
     return seen
 
 
+@scene("`schedule`, broke before the reply")
+async def _(there: Outage) -> str:
+    async with there.client() as client:
+        there.deaf = True
+        return await there.sees_when(
+            lambda: client.schedule("hold", "@daily"), there.sent.wait, there.restart
+        )
+
+
 @scene("entering `open_job`, broke before the reply")
 async def _(there: Outage) -> str:
     async def enter() -> None:

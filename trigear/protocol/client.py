@@ -66,13 +66,14 @@ from trigear.wire.packets import (
     SUBMIT_JOB_HIGH_BG,
     SUBMIT_JOB_LOW,
     SUBMIT_JOB_LOW_BG,
+    SUBMIT_JOB_SCHED,
     SUBMIT_REDUCE_JOB,
     SUBMIT_REDUCE_JOB_BACKGROUND,
     Side,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trigear.protocol.asking import Answering
     from trigear.wire.codec import Row
@@ -221,6 +222,16 @@ class ClientConnection(AskingConnection):
         ``epoch`` is that time in seconds since 1970; the rest is as in :meth:`submit`.
         """
         return self._submit(SUBMIT_JOB_EPOCH, True, function, unique, b"%d" % epoch, workload)
+
+    def submit_schedule(
+        self, function: bytes, workload: bytes, fields: Sequence[bytes], *, unique: bytes = b""
+    ) -> Submission:
+        """Have a background job submitted again and again; the handle is that of the schedule.
+
+        ``fields`` are the five of the packet, see :mod:`trigear.wire.cron`; the rest is as in
+        :meth:`submit`.
+        """
+        return self._submit(SUBMIT_JOB_SCHED, True, function, unique, *fields, workload)
 
     def submit_reduce(
         self,

@@ -15,16 +15,18 @@ out.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from trigear.errors import Refused
-from trigear.model import public
-from trigear.protocol import talks
+from trigear.model import Priority, public
+from trigear.protocol import schedule_talks, talks
 from trigear.runtime.client import PATIENCE, connect
+from trigear.runtime.talking import hold
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from zoneinfo import ZoneInfo
 
+    from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
     from trigear.protocol.talks import (
         ConnectionStatus,
         FunctionStatus,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     )
     from trigear.runtime.address import Address
     from trigear.runtime.client import Client
+    from trigear.runtime.values import AnyPriority
     from trigear.security.tls import ClientTLS
 
 Value = TypeVar("Value")
@@ -53,18 +56,7 @@ class Admin:
 
     async def hold(self, talk: Talk[Value]) -> Value:
         """Hold a talk with the server, and return what came of it."""
-        try:
-            line = next(talk)
-            while True:
-                try:
-                    lines = await self._client.admin(line)
-                except Refused as error:
-                    line = talk.throw(error)
-                else:
-                    line = talk.send(lines)
-        except StopIteration as end:
-            value: Value = end.value
-            return value
+        return await hold(self._client.admin, talk)
 
     # Looking
 
@@ -102,6 +94,55 @@ class Admin:
         """Limit the jobs of a function: one number for all priorities, or one each for high,
         normal and low; 0 or nothing for no limit."""
         await self.hold(talks.max_queue(function, limits))
+
+    # Schedules
+
+    async def schedules(self) -> list[ScheduleStatus]:
+        """Every schedule, oldest first."""
+        return await self.hold(schedule_talks.schedules())
+
+    async def schedule(self, name: str | bytes) -> ScheduleDetails | None:
+        """All about one schedule, named by its handle, or by its unique where only one has it;
+        None if there is none."""
+        return await self.hold(schedule_talks.details(name))
+
+    async def add_schedule(
+        self,
+        function: str | bytes,
+        when: str,
+        workload: bytes = b"",
+        *,
+        unique: str | bytes = b"",
+        timezone: str | ZoneInfo = "UTC",
+        missed: Literal["once", "skip"] = "once",
+        priority: AnyPriority = Priority.NORMAL,
+    ) -> bytes:
+        """As :meth:`trigear.Client.schedule`. Returns the schedule's handle."""
+        return await self._client.schedule(
+            function,
+            when,
+            workload,
+            unique=unique,
+            timezone=timezone,
+            missed=missed,
+            priority=priority,
+        )
+
+    async def pause_schedule(self, name: str | bytes) -> None:
+        """Have a schedule make no runs until it is resumed."""
+        await self.hold(schedule_talks.pause(name))
+
+    async def resume_schedule(self, name: str | bytes) -> None:
+        """Have a paused schedule go on; what was due meanwhile is left out."""
+        await self.hold(schedule_talks.resume(name))
+
+    async def run_schedule(self, name: str | bytes) -> bytes:
+        """Have a schedule make a run at once. Returns the handle of its job."""
+        return await self.hold(schedule_talks.run(name))
+
+    async def remove_schedule(self, name: str | bytes) -> None:
+        """Have no such schedule any more; jobs that it has made stay."""
+        await self.hold(schedule_talks.remove(name))
 
 
 @public

@@ -18,6 +18,7 @@ call                       running out of time means
 ``submit``                 you stop waiting; the job may have been sent, and may run
 ``submit_background``      whether the server has the job is unknown; submit it again with the same
                            ``unique`` to be sure
+``schedule``               whether the server has the schedule is unknown; ask again to be sure
 ``job``                    as ``submit_background``
 iterating over a job       nothing is lost: go on iterating
 ``result`` of a job        nothing is lost: ask again
@@ -34,13 +35,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from trigear.errors import JobFailed, JobLost, JobRaised, LocalProtocolError
 from trigear.model import Priority, public
-from trigear.protocol import events
+from trigear.protocol import events, schedule_talks
 from trigear.runtime.blocking_link import Waiting, open_blocking_link
+from trigear.runtime.order import SCHEDULE_IN_DOUBT, schedule_order
 from trigear.runtime.result import Result, keeps_none, pauses, result_in
+from trigear.runtime.talking import hold_blocking
 from trigear.runtime.values import (
     JobStatus,
     again,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
     from types import TracebackType
+    from zoneinfo import ZoneInfo
 
     from trigear.protocol.asking import Request
     from trigear.runtime.address import Address
@@ -275,6 +279,40 @@ class BlockingClient:
         else:
             raise LocalProtocolError("a job with a time of its own always has normal priority")
         reply = self._ask(token, NOT_ACCEPTED)
+        assert isinstance(reply, events.Created)
+        return reply.handle
+
+    def schedule(
+        self,
+        function: str | bytes,
+        when: str,
+        workload: bytes = b"",
+        *,
+        unique: str | bytes = b"",
+        timezone: str | ZoneInfo = "UTC",
+        missed: Literal["once", "skip"] = "once",
+        priority: AnyPriority = Priority.NORMAL,
+    ) -> bytes:
+        """Have a background job submitted again and again, as :meth:`trigear.Client.schedule` does.
+
+        Returns:
+            The schedule's handle.
+
+        Raises:
+            Refused: the server did not accept it, or knows nothing of schedules.
+            ConnectionLost: the connection broke before the server said that it has the schedule.
+            TimeoutError: the server did not answer in time; asking again does no harm.
+            LocalProtocolError, TypeError, ValueError: as there.
+        """
+        order = schedule_order(function, when, workload, unique, timezone, missed, priority)
+        fields = order.fields()
+        if fields is None:
+            return hold_blocking(self.admin, schedule_talks.add(order))
+        self._link.check()
+        token = self._link.machine.submit_schedule(
+            order.function, order.workload, fields, unique=order.unique
+        )
+        reply = self._ask(token, SCHEDULE_IN_DOUBT)
         assert isinstance(reply, events.Created)
         return reply.handle
 

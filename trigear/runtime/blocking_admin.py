@@ -9,16 +9,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from trigear.errors import Refused
-from trigear.model import public
-from trigear.protocol import talks
+from trigear.model import Priority, public
+from trigear.protocol import schedule_talks, talks
 from trigear.runtime.blocking import connect_blocking
+from trigear.runtime.talking import hold_blocking
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from zoneinfo import ZoneInfo
 
+    from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
     from trigear.protocol.talks import (
         ConnectionStatus,
         FunctionStatus,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     )
     from trigear.runtime.address import Address
     from trigear.runtime.blocking import BlockingClient
+    from trigear.runtime.values import AnyPriority
 
 Value = TypeVar("Value")
 
@@ -45,18 +48,7 @@ class BlockingAdmin:
 
     def hold(self, talk: Talk[Value]) -> Value:
         """Hold a talk with the server, and return what came of it."""
-        try:
-            line = next(talk)
-            while True:
-                try:
-                    lines = self._client.admin(line)
-                except Refused as error:
-                    line = talk.throw(error)
-                else:
-                    line = talk.send(lines)
-        except StopIteration as end:
-            value: Value = end.value
-            return value
+        return hold_blocking(self._client.admin, talk)
 
     def close(self) -> None:
         """Hang up."""
@@ -109,6 +101,55 @@ class BlockingAdmin:
         """Limit the jobs of a function: one number for all priorities, or one each for high,
         normal and low; 0 or nothing for no limit."""
         self.hold(talks.max_queue(function, limits))
+
+    # Schedules
+
+    def schedules(self) -> list[ScheduleStatus]:
+        """Every schedule, oldest first."""
+        return self.hold(schedule_talks.schedules())
+
+    def schedule(self, name: str | bytes) -> ScheduleDetails | None:
+        """All about one schedule, named by its handle, or by its unique where only one has it;
+        None if there is none."""
+        return self.hold(schedule_talks.details(name))
+
+    def add_schedule(
+        self,
+        function: str | bytes,
+        when: str,
+        workload: bytes = b"",
+        *,
+        unique: str | bytes = b"",
+        timezone: str | ZoneInfo = "UTC",
+        missed: Literal["once", "skip"] = "once",
+        priority: AnyPriority = Priority.NORMAL,
+    ) -> bytes:
+        """As :meth:`trigear.BlockingClient.schedule`. Returns the schedule's handle."""
+        return self._client.schedule(
+            function,
+            when,
+            workload,
+            unique=unique,
+            timezone=timezone,
+            missed=missed,
+            priority=priority,
+        )
+
+    def pause_schedule(self, name: str | bytes) -> None:
+        """Have a schedule make no runs until it is resumed."""
+        self.hold(schedule_talks.pause(name))
+
+    def resume_schedule(self, name: str | bytes) -> None:
+        """Have a paused schedule go on; what was due meanwhile is left out."""
+        self.hold(schedule_talks.resume(name))
+
+    def run_schedule(self, name: str | bytes) -> bytes:
+        """Have a schedule make a run at once. Returns the handle of its job."""
+        return self.hold(schedule_talks.run(name))
+
+    def remove_schedule(self, name: str | bytes) -> None:
+        """Have no such schedule any more; jobs that it has made stay."""
+        self.hold(schedule_talks.remove(name))
 
 
 @public

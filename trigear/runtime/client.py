@@ -17,7 +17,7 @@ import random
 import time
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
@@ -30,9 +30,10 @@ from trigear.runtime.address import Address, as_address
 from trigear.runtime.batch import Batch
 from trigear.runtime.link import check_tls, hidden_nursery, open_stream
 from trigear.runtime.opening import Opening
-from trigear.runtime.order import Order, background, submission
+from trigear.runtime.order import Order, background, schedule_order, submission
 from trigear.runtime.pool import Place, Pool, Upstream
 from trigear.runtime.result import Result, keeps_none, pauses, result_in
+from trigear.runtime.scheduling import submit_schedule
 from trigear.runtime.values import (
     AnyPriority,
     JobStatus,
@@ -46,6 +47,7 @@ from trigear.runtime.waiting import Following, Job, Waiting
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from datetime import datetime
+    from zoneinfo import ZoneInfo
 
     from trigear.protocol.asking import Request
     from trigear.security.tls import ClientTLS
@@ -221,6 +223,44 @@ class Client:
             reply = await waiting.reply()
         assert isinstance(reply, events.Created)
         return reply.handle
+
+    async def schedule(
+        self,
+        function: str | bytes,
+        when: str,
+        workload: bytes = b"",
+        *,
+        unique: str | bytes = b"",
+        timezone: str | ZoneInfo = "UTC",
+        missed: Literal["once", "skip"] = "once",
+        priority: AnyPriority = Priority.NORMAL,
+    ) -> bytes:
+        """Have a background job submitted again and again, or change how that is done: there is
+        one schedule for each function and unique, or each workload if there is no unique.
+
+        Args:
+            when: five fields of cron, ``@daily`` and its like, or ``@every`` and a duration.
+            unique: names the schedule; a run that finds the last one unfinished joins it.
+            timezone: whose clocks count.
+            missed: whether one run makes up for those that were missed.
+
+        The other arguments are those of :meth:`submit`.
+
+        Returns:
+            The schedule's handle. Each run has its own.
+
+        Raises:
+            Refused: the server did not accept it, or knows nothing of schedules.
+            ConnectionLost: as :meth:`submit_background`; asking again does no harm.
+            LocalProtocolError: what cannot be sent: a name, or a workload that does not fit into
+                a text command, which all but the default time zone, policy and priority needs.
+            TypeError: the workload is not bytes.
+            ValueError: there is no such priority or policy.
+
+        Cancellation: whether the server has the schedule is unknown; ask again to be sure.
+        """
+        order = schedule_order(function, when, workload, unique, timezone, missed, priority)
+        return await submit_schedule(self._pool, order)
 
     def map(
         self,

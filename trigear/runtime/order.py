@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trigear.protocol.choice import home_of
+from trigear.protocol.schedule_talks import ScheduleOrder
 from trigear.runtime.values import as_data, as_name, as_priority
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from trigear.model import Priority
     from trigear.protocol.asking import Request
     from trigear.protocol.client import ClientConnection
@@ -72,3 +75,33 @@ def background(order: Order, machine: ClientConnection, epoch: int | None) -> Re
             background=True,
         )
     return machine.submit_at(order.function, order.workload, epoch, unique=order.unique)
+
+
+SCHEDULE_IN_DOUBT: Final = "whether the server has the schedule is unknown"
+
+
+def schedule_order(
+    function: str | bytes,
+    when: str,
+    workload: bytes,
+    unique: str | bytes,
+    timezone: str | ZoneInfo,
+    missed: str,
+    priority: AnyPriority,
+) -> ScheduleOrder:
+    """Read a caller's arguments for a schedule.
+
+    Raises:
+        TypeError: the workload is not bytes.
+        ValueError: there is no such priority or policy.
+        LocalProtocolError: what cannot be sent.
+    """
+    return ScheduleOrder(
+        as_name(function),
+        when,
+        as_data(workload),
+        as_name(unique),
+        str(timezone),
+        missed,
+        as_priority(priority),
+    )
