@@ -14,6 +14,7 @@ from trigear.cli.plan import PidFileSettings, Plan, handle_prefix
 from trigear.cli.report import Failure
 from trigear.cli.store import StorePlan
 from trigear.engine.config import EngineConfig, Keepalive, ServerConfig
+from trigear.security.tls import ServerTLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +196,6 @@ def test_mistake_fails_in_one_line(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--ssl"], "--ssl is not in this version, and serving plaintext instead"),
         (["-q", "redis"], "--queue-type redis is not in this version"),
         (["-q", "libsqlite3"], "--queue-type libsqlite3 needs --libsqlite3-db"),
         (["-q", "MySQL"], "there are: builtin, libsqlite3, Postgres"),
@@ -276,6 +276,54 @@ def test_log_options_choose_file_level_and_system_log() -> None:
 def test_options_that_switch_nothing_on_are_said_to_be_without_effect() -> None:
     (note,) = plan_for("--libsqlite3-db=x", "--ssl-key=y").notes
     assert note.endswith("--libsqlite3-db --ssl-key")
+
+
+SSL = ["--ssl", "--ssl-certificate=c.pem", "--ssl-key=k.pem"]
+
+
+@pytest.mark.parametrize(
+    ("args", "listen"),
+    [
+        ([], "gearmans://localhost:4730"),
+        (["-L", "::1", "-p", "7"], "gearmans://[::1]:7"),
+        (["-L", "gearmans://127.0.0.1:8"], "gearmans://127.0.0.1:8"),
+    ],
+)
+def test_ssl_is_tls_at_the_port(args: list[str], listen: str) -> None:
+    plan = plan_for(*SSL, *args)
+    assert plan.config.listen == (listen,)
+    assert plan.config.tls == ServerTLS("/start/c.pem", "/start/k.pem")
+    assert plan.notes == ()
+
+
+def test_files_of_ssl_have_a_place_where_nobody_names_one() -> None:
+    tls = ServerTLS("/etc/ssl/certs/gearmand.pem", "/etc/ssl/certs/gearmand.key")
+    assert plan_for("--ssl").config.tls == tls
+
+
+def test_environment_wins_over_the_files_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEARMAND_SERVER_PEM", "/e/c.pem")
+    monkeypatch.setenv("GEARMAND_SERVER_KEY", "/e/k.pem")
+    assert plan_for(*SSL).config.tls == ServerTLS("/e/c.pem", "/e/k.pem")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([*SSL], "c.pem: it cannot be read"),
+        ([*SSL, "--ssl-ca-file=/none/ca.pem"], "/none/ca.pem: it cannot be read"),
+        ([*SSL, "-L", "unix:x.sock"], "no TLS on a Unix socket"),
+        ([*SSL, "-L", "gearman://localhost"], "contradict each other"),
+        ([*SSL, "-L", "a b"], "has no usable host"),
+    ],
+)
+def test_ssl_that_cannot_be_had_stops_the_start(
+    args: list[str], words: str, gearmand: Callable[..., Said], tmp_path: Path
+) -> None:
+    options = ["-p", "0", "-l", "stderr", "-P", str(tmp_path / "pid")]
+    said = gearmand(*options, *args)
+    assert said.status == 1
+    assert words in said.line
 
 
 def test_queue_in_sqlite_is_the_file_that_is_named() -> None:

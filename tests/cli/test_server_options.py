@@ -18,6 +18,7 @@ from trigear.cli.report import Status
 from trigear.cli.server import plan_of, reread, server_command
 from trigear.cli.store import StorePlan
 from trigear.engine.config import EngineConfig, Keepalive, OnTimeout, ServerConfig
+from trigear.security.tls import ClientCertificates, ServerTLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 HTTP = "http" if Path("/etc/services").exists() else "80"
 """The name of a port, where this system knows names of ports."""
+
+SECURE = ["--listen", "gearmans://localhost", "--cert", "c.pem", "--key", "k.pem"]
 
 
 def plan_for(*args: str) -> Plan:
@@ -101,6 +104,18 @@ def test_option_sets_what_the_process_does(args: list[str], field: str, value: A
     assert getattr(plan_for(*args), field) == value
 
 
+def test_options_of_tls_are_settings_with_paths_from_where_the_server_was_started() -> None:
+    files = ["--client-certs", "optional", "--client-ca", "ca.pem", "--crl", "/crl.pem"]
+    assert plan_for(*SECURE, *files, "--tls-min", "1.3").config.tls == ServerTLS(
+        "/start/c.pem",
+        "/start/k.pem",
+        ClientCertificates.OPTIONAL,
+        "/start/ca.pem",
+        "/crl.pem",
+        "1.3",
+    )
+
+
 def test_only_store_and_authentication_there_are_may_be_named() -> None:
     assert plan_for("--store", "memory", "--auth", "none").config == plan_for().config
 
@@ -133,7 +148,16 @@ def test_only_store_and_authentication_there_are_may_be_named() -> None:
         (["--listen", "http://x"], ["http://x", "gearman://HOST:PORT"]),
         (["--listen", "127.0.0.1:x"], ["127.0.0.1:x", "a port is a number"]),
         (["--listen", "unix:"], ["unix:", "names no path"]),
-        (["--listen", "gearmans://localhost"], ["TLS"]),
+        (["--listen", "gearmans://localhost"], ["TLS", "--cert and --key"]),
+        (["--cert", "c.pem"], ["--cert", "--key"]),
+        (["--key", "k.pem"], ["--key", "--cert"]),
+        (["--cert", "c.pem", "--key", "k.pem"], ["--cert", "--listen gearmans://HOST:PORT"]),
+        (["--client-ca", "ca.pem"], ["--client-ca", "of no use"]),
+        (["--crl", "crl.pem"], ["--crl", "of no use"]),
+        (["--client-certs", "required"], ["--client-certs", "of no use"]),
+        ([*SECURE, "--client-certs", "required"], ["--client-ca", "no authority is named"]),
+        ([*SECURE, "--client-ca", "ca.pem"], ["--client-ca", "no client is asked"]),
+        ([*SECURE, "--tls-min", "1.1"], ["'1.1' is not one of"]),
         (["--listen"], ["--listen"]),
         (["extra"], ["extra"]),
         (["--listne", "x"], ["--listen"]),
@@ -147,6 +171,11 @@ def test_what_cannot_be_is_one_line(
     said = trigear("server", "--check", *args)
     assert said.status == Status.USAGE
     assert [word for word in words if word not in said.line] == []
+
+
+def test_tls_alone_lets_nobody_in_from_elsewhere(trigear: Callable[..., Said]) -> None:
+    said = trigear("server", "--check", *SECURE, "--listen", "gearmans://0.0.0.0")
+    assert "gearmans://0.0.0.0:4730: other machines could connect" in said.line
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "[::]:4731", "gearman://0.0.0.0:1"])

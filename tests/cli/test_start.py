@@ -217,8 +217,9 @@ def test_server_that_broke_ends_with_the_status_for_its_supervisor(
         import trigear.runtime.server
         from trigear.cli.root import run_gearmand, run_trigear
         from trigear.errors import TrigearInternalError
-        async def broken(config, sockets, *, store, own_process, task_status):
-            task_status.started(trigear.runtime.server.Server(None, None, ["nowhere"], config))
+        async def broken(config, sockets, *, task_status, **more):
+            server = trigear.runtime.server.Server(None, None, ["nowhere"], config, None)
+            task_status.started(server)
             raise TrigearInternalError("the queues are damaged")
         trigear.runtime.server.serve = broken
         sys.exit(run_{program}({args if face else ["server", *args]}))

@@ -80,10 +80,12 @@ def refuse_exposed_sockets(sockets: Iterable[socket.socket]) -> None:
 
 def warning_for(wide: Iterable[str]) -> str | None:
     """What an open server means, for its log."""
-    names = ", ".join(wide)
-    if not names:
+    wide = list(wide)
+    if not wide:
         return None
+    plain = not all(parse_address(address).tls for address in wide)
     return (
-        f"open to other machines without authentication: {names}; whoever can connect may submit,"
-        " take and cancel every job, and what is sent can be read on the way"
+        f"open to other machines without authentication: {', '.join(wide)}; whoever can connect may"
+        " submit, take and cancel every job"
+        + (", and what is sent can be read on the way" if plain else "")
     )

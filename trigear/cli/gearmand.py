@@ -2,7 +2,7 @@
 
 Its parser has manners of its own, and scripts rely on them: no abbreviations, no positional
 arguments, no option twice, every failure is exit status 1. Where this server does not offer what
-an option asks for (TLS, a queue of another kind, HTTP), it does not start: going on without would
+an option asks for (a queue of another kind, HTTP), it does not start: going on without would
 be something else than what was asked for. One default differs, and the start says so: without
 `--listen` only this machine is served, and a wider address needs `--insecure-open`.
 """
@@ -22,10 +22,12 @@ from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.plan import PidFileSettings, Plan, absolute, attempts_for, handle_prefix
 from trigear.cli.report import Failure, line_for
 from trigear.cli.store import NO_PSYCOPG, StorePlan
+from trigear.cli.tls import settings_of
 from trigear.cli.values import PORT, parse_port
 from trigear.engine.config import EngineConfig, Keepalive, ServerConfig
 from trigear.errors import ConfigError
 from trigear.model import DEFAULT_PORT
+from trigear.runtime.address import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +42,8 @@ CONFIG_FILE: Final = "/etc/gearmand.conf"
 LOG_FILE: Final = "/var/log/gearmand.log"
 PID_FILE: Final = "/var/gearmand.pid"
 FAILURE: Final = 1
+SSL_CERTIFICATE: Final = "/etc/ssl/certs/gearmand.pem"
+SSL_KEY: Final = "/etc/ssl/certs/gearmand.key"
 
 BUILTIN: Final = "builtin"
 SQLITE: Final = "libsqlite3"
@@ -55,9 +59,6 @@ QUEUES_ELSEWHERE: Final = (
 
 ELSEWHERE_OPTIONS: Final = {
     "--http-port": "PORT",
-    "--ssl-ca-file": "FILE",
-    "--ssl-certificate": "FILE",
-    "--ssl-key": "FILE",
     "--store-queue-on-shutdown": None,
     "--mysql-host": "HOST",
     "--mysql-port": "PORT",
@@ -89,6 +90,12 @@ do nothing, in gearmand neither."""
 SQLITE_OPTIONS: Final = ("--libsqlite3-db", "--libsqlite3-table", "--store-queue-on-shutdown")
 POSTGRES_OPTIONS: Final = ("--libpq-conninfo", "--libpq-table")
 LIBPQ_TABLE: Final = "queue"
+SSL_ENVIRONMENT: Final = {
+    "ssl_ca_file": "GEARMAND_CA_CERTIFICATE",
+    "ssl_certificate": "GEARMAND_SERVER_PEM",
+    "ssl_key": "GEARMAND_SERVER_KEY",
+}
+SSL_OPTIONS: Final = ("--ssl-ca-file", "--ssl-certificate", "--ssl-key")
 
 LOOPBACK_HINT: Final = (
     "serving this machine only, where gearmand would serve every address:"
@@ -254,7 +261,19 @@ def elsewhere_options(command: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Serve other machines although anybody there can then submit, take and cancel jobs.",
 )
-@option("--ssl", is_flag=True, help="TLS; not in this version.")
+@option("--ssl", is_flag=True, help="Speak TLS, and nothing else, at the port.")
+@option(
+    "--ssl-ca-file",
+    metavar="FILE",
+    help="Authorities (PEM). They are read; no client is asked for a certificate.",
+)
+@option(
+    "--ssl-certificate",
+    metavar="FILE",
+    default=SSL_CERTIFICATE,
+    help="The server's certificate (PEM), followed by those between it and its authority.",
+)
+@option("--ssl-key", metavar="FILE", default=SSL_KEY, help="Its private key (PEM).")
 @elsewhere_options
 @click.pass_context
 def gearmand_command(ctx: click.Context, /, **params: Any) -> int:  # noqa: ANN401
@@ -300,11 +319,6 @@ def missing_here(ctx: click.Context) -> str | None:
         return f"--queue-type {queue} needs --libsqlite3-db FILE"
     if ctx.params["protocol"] is not None:
         return f"--protocol {ctx.params['protocol']} is not in this version; leave it out"
-    if ctx.params["ssl"]:
-        return (
-            "--ssl is not in this version, and serving plaintext instead would not be what was"
-            " asked for; leave it out and put a TLS proxy in front"
-        )
     return None
 
 
@@ -340,6 +354,8 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
     )
     if listen is not None:
         config = dataclasses.replace(config, listen=(listen,))
+    if given["ssl"]:
+        config = with_ssl(config, given, folder)
     return Plan(
         program="gearmand",
         config=config,
@@ -364,6 +380,35 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         hint=LOOPBACK_HINT if listen is None else None,
         failure=FAILURE,
     )
+
+
+def with_ssl(config: ServerConfig, given: Mapping[str, Any], folder: str) -> ServerConfig:
+    """The same server with TLS at its port. As in gearmand the environment wins over options.
+
+    Raises:
+        Failure: a file cannot be used.
+    """
+
+    def path(name: str) -> str | None:
+        chosen: str | None = os.environ.get(SSL_ENVIRONMENT[name]) or given[name]
+        return None if chosen is None else absolute(chosen, folder)
+
+    try:
+        address = parse_address(config.listen[0], default_port=config.port, setting="--listen")
+        if address.path is not None:
+            raise Failure("--ssl: there is no TLS on a Unix socket; leave one of them out")
+        if "://" in config.listen[0] and not address.tls:
+            raise Failure(f"--ssl and --listen {config.listen[0]} contradict each other")
+        authorities = path("ssl_ca_file")
+        if authorities is not None:
+            from trigear.security.tls import ClientTLS, build_client
+
+            build_client(ClientTLS(ca=authorities))
+        tls = settings_of(str(path("ssl_certificate")), str(path("ssl_key")))
+    except ConfigError as error:
+        raise Failure(str(error)) from error
+    secure = str(dataclasses.replace(address, tls=True))
+    return dataclasses.replace(config, listen=(secure,), tls=tls)
 
 
 def store_of(given: Mapping[str, Any], folder: str) -> StorePlan:
@@ -395,9 +440,11 @@ def notes_on(ctx: click.Context) -> list[str]:
     notes: list[str] = list(ctx.meta.get("trigear.notes", ()))
     idle = [
         name
-        for name in (*SQLITE_OPTIONS[:2], *POSTGRES_OPTIONS, *ELSEWHERE_OPTIONS)
+        for name in (*SQLITE_OPTIONS[:2], *POSTGRES_OPTIONS, *SSL_OPTIONS, *ELSEWHERE_OPTIONS)
         if was_given(ctx, name[2:].replace("-", "_"))
     ]
+    if ctx.params["ssl"]:
+        idle = [name for name in idle if name not in SSL_OPTIONS]
     if ctx.params["queue_type"].lower() == SQLITE:
         if "--libsqlite3-table" in idle:
             notes.append("--libsqlite3-table: without effect: the file belongs to one server")
@@ -413,7 +460,8 @@ def notes_on(ctx: click.Context) -> list[str]:
             )
         idle = [name for name in idle if name not in POSTGRES_OPTIONS]
     if idle:
-        notes.append(f"without effect with this queue and no TLS: {' '.join(idle)}")
+        tls = "" if ctx.params["ssl"] else " and no TLS"
+        notes.append(f"without effect with this queue{tls}: {' '.join(idle)}")
     return notes
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from trigear import __version__
-from trigear.cli import exposure, process
+from trigear.cli import exposure, process, tls
 from trigear.cli.logs import Log, LogStyle, give_file_to
 from trigear.cli.report import Failure, Status, line_for, only_one, status_of
 from trigear.errors import TrigearError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from trigear.cli.plan import PidFileSettings, Plan
     from trigear.engine.config import ServerConfig
     from trigear.runtime.server import Server
+    from trigear.security.tls import Listening
 
 log: Final = logging.getLogger("trigear.server")
 
@@ -51,6 +52,7 @@ def check(plan: Plan) -> int:
         exposure.refuse_exposure(wide)
     if plan.run_as is not None:
         process.identity(plan.run_as, plan.run_as_option)
+    tls.opened(plan.config.tls)
     plan.store.check()
     click.echo(f"good: would listen on {', '.join(plan.config.listen)}; store: {plan.store}")
     return Status.DONE
@@ -116,6 +118,7 @@ class Launch:
         descriptors = process.raise_descriptor_limit(plan.descriptors)
         if plan.daemon:
             self.daemon = process.detach()
+        listening = tls.opened(plan.config.tls)
         sockets = self.bind()
         if plan.pid_file is not None:
             self.pid_file = self.write_pid_file(plan.pid_file)
@@ -128,7 +131,8 @@ class Launch:
             self.notes.append(self.log.complaint)
         engine = dataclasses.replace(plan.config.engine, pid=os.getpid())
         config = dataclasses.replace(plan.config, engine=engine)
-        self.status = trio.run(Service(self, self.log, config, descriptors).run, sockets)
+        service = Service(self, self.log, config, descriptors)
+        self.status = trio.run(service.run, sockets, listening)
         return self.status
 
     def bind(self) -> list[socket.socket]:
@@ -180,7 +184,7 @@ class Service:
         self.descriptors = descriptors
         self.status = Status.DONE
 
-    async def run(self, sockets: list[socket.socket]) -> int:
+    async def run(self, sockets: list[socket.socket], listening: Listening | None) -> int:
         """Serve on ``sockets`` until a signal ends it; returns the exit status."""
         import trio
 
@@ -191,6 +195,7 @@ class Service:
                 self.config,
                 sockets,
                 store=self.plan.store.build(),
+                tls=listening,
                 own_process=True,
                 task_status=task_status,
             )
@@ -273,26 +278,34 @@ class Service:
             done.append("log reopened")
         if self.plan.reread is not None:
             try:
-                fresh = self.plan.reread()
+                taken = self.take(self.plan.reread(), server)
             except (click.ClickException, Failure, TrigearError, OSError) as error:
                 log.error("SIGHUP: %s; the old configuration stays", line_for(error))
             else:
-                done.append(self.take(fresh, server))
+                done.append(taken)
         log.info("SIGHUP: %s", ", ".join(done) or "nothing done")
 
     def take(self, wanted_plan: Plan, server: Server) -> str:
-        """Hand over the settings that may change while the server runs."""
+        """Hand over the settings that may change while the server runs, TLS with its files read
+        anew.
+
+        Raises:
+            ConfigError: a file of TLS cannot be used; nothing has changed then.
+        """
         fresh = wanted_plan.config
         changes = {name: getattr(fresh.engine, name) for name in RENEWABLE}
         engine = dataclasses.replace(self.config.engine, **changes)
-        server.reload(dataclasses.replace(self.config, engine=engine))
+        server.reload(dataclasses.replace(self.config, engine=engine, tls=fresh.tls))
         fixed, wanted = fixed_settings(self.plan.config), fixed_settings(fresh)
         later = sorted(name for name in fixed if fixed[name] != wanted[name])
         if wanted_plan.store != self.plan.store:
             later.append("store")
-        if later:
-            return f"configuration read; takes a restart: {', '.join(later)}"
-        return "configuration read"
+        if (self.plan.config.tls is None) != (fresh.tls is None):
+            later.append("tls")
+        read = "configuration read"
+        if self.plan.config.tls is not None:
+            read = "configuration and certificates read"
+        return f"{read}; takes a restart: {', '.join(later)}" if later else read
 
 
 def fixed_settings(config: ServerConfig) -> dict[str, object]:
@@ -301,4 +314,4 @@ def fixed_settings(config: ServerConfig) -> dict[str, object]:
     engine = values.pop("engine")
     values |= {each.name: getattr(engine, each.name) for each in dataclasses.fields(engine)}
     # Not told by the file: -v may have stood before the command, the process id comes later.
-    return {name: values[name] for name in values.keys() - {*RENEWABLE, "verbosity", "pid"}}
+    return {name: values[name] for name in values.keys() - {*RENEWABLE, "verbosity", "pid", "tls"}}

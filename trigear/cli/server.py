@@ -14,6 +14,7 @@ from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.manners import Manners, with_help, with_manners
 from trigear.cli.plan import PidFileSettings, Plan, absolute, attempts_for, handle_prefix
 from trigear.cli.store import parse_store, refuse_shown_secret, store_plan
+from trigear.cli.tls import server_tls, with_tls_options
 from trigear.cli.values import DURATION, NETWORK, PORT, SIZE, WHOLE_SECONDS, Kind, Whole
 from trigear.engine.config import (
     EngineConfig,
@@ -110,8 +111,8 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     multiple=True,
     metavar="ADDRESS",
     default=DEFAULTS.listen,
-    help="Where to serve: HOST, HOST:PORT, [IPv6]:PORT, gearman://HOST:PORT or unix:PATH;"
-    " repeatable.",
+    help="Where to serve: HOST, HOST:PORT, [IPv6]:PORT, gearman://HOST:PORT, gearmans://HOST:PORT"
+    " (with TLS) or unix:PATH; repeatable.",
 )
 @click.option(
     "-p",
@@ -132,6 +133,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     is_flag=True,
     help="Serve other machines although anybody there can then submit, take and cancel jobs.",
 )
+@with_tls_options
 @click.option(
     "--auth",
     default="none",
@@ -311,13 +313,15 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         outcomes=given["outcomes"],
         functions=functions_of(ctx),
     )
+    listen = tuple(at(folder, address) for address in given["listen"])
     config = ServerConfig(
         engine=engine,
-        listen=tuple(at(folder, address) for address in given["listen"]),
+        listen=listen,
         port=given["port"],
         allow=tuple(given["allow"]),
         keepalive=keepalive_of(ctx),
         grace=given["grace"],
+        tls=server_tls(given, listen, folder),
     )
     pid_file = given["pid_file"]
     arguments: tuple[str, ...] = ctx.meta["trigear.arguments"]
