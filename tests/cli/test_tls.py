@@ -17,7 +17,6 @@ from cryptography import x509
 from tests.cli.conftest import PATIENCE
 from tests.cli.test_start import FACE, TRIGEAR, fails
 from tests.security.certificates import CLIENT, SERVER, Authority, Issued
-
 from trigear.cli.report import Status
 
 if TYPE_CHECKING:
