@@ -107,6 +107,7 @@ class JobEnd(enum.Enum):
     TIMED_OUT = "timed out"
     CANCELLED = "cancelled"
     ABANDONED = "abandoned by its clients"
+    EXPIRED = "expired in the queue"
     DROPPED = "dropped with its function"
     NOT_STORED = "not stored"
 

@@ -7,8 +7,13 @@ nobody sleeps beside a job.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 RELEASED = 60.0
 """Seconds for which a job is not offered to who gave it back, if no timeout says otherwise."""
@@ -49,6 +54,8 @@ class Work:
     """The losses in the record, if it was ever told of any."""
     outcome: tuple[str, int] | None = None
     """How it ended, and after how many attempts."""
+    submitted: float = 0.0
+    expires: float | None = None
 
     @property
     def over(self) -> bool:
@@ -79,6 +86,16 @@ class Member:
     answers: list[tuple[object, bytes | None]] = field(default_factory=list)
 
 
+@dataclass(eq=False)
+class Letter:
+    """What is left of a job that was given up."""
+
+    work: Work
+    end: str
+    attempts: int
+    died: float
+
+
 @dataclass(frozen=True)
 class Terms:
     """What holds for a function."""
@@ -86,6 +103,18 @@ class Terms:
     timeout: float = 0.0
     attempts: int = 0
     fail: bool = False
+    at_once: int = 0
+    delays: tuple[float, ...] = (0.0,)
+    """After the first loss that is not tried again at once, the second, and so on."""
+    retry: bool = False
+    expires: float = 0.0
+    dead: bool = False
+    dead_failures: bool = False
+    keep: float = 0.0
+
+    def delay(self, losses: int, *, failed: bool) -> float:
+        step = losses - (1 if failed else 1 + self.at_once)
+        return 0.0 if step < 0 else self.delays[min(step, len(self.delays) - 1)]
 
 
 class Model:
@@ -102,6 +131,10 @@ class Model:
         self.ended: Counter[str] = Counter()
         self.late = 0
         self.given_up: list[bytes] = []
+        self.letters: list[Letter] = []
+        self.asked: list[tuple[Letter, Work | None]] = []
+        """Changes of dead letters that are not stored yet."""
+        self.paused: set[bytes] = set()
         self.counter = 0
 
     def number(self) -> int:
@@ -132,6 +165,7 @@ class Model:
         """Whether this member would be given this job if it came first."""
         return (
             work.state == "queued"
+            and work.function not in self.paused
             and not work.unread
             and member not in work.banned
             and work.tenant == member.tenant
@@ -180,6 +214,7 @@ class Model:
         work = Work(
             member.tenant, function, key, workload, priority, background, due, self.number()
         )
+        work.submitted = self.wall
         self.works.append(work)
         if background and self.durable:
             work.state = "pending"
@@ -198,7 +233,7 @@ class Model:
         elif work.background:
             waits = work.state == "pending"
         elif not self.durable:
-            work.background = True
+            self.promote(work)
             waits = False
         else:
             if work.storing is None:
@@ -213,6 +248,23 @@ class Model:
 
     def enter(self, work: Work) -> None:
         work.state = "delayed" if work.due > self.wall else "queued"
+        self.limit_wait(work)
+
+    def limit_wait(self, work: Work) -> None:
+        """A background job that waits for its first attempt expires."""
+        limit = self.terms[work.function].expires
+        if (
+            limit
+            and work.state == "queued"
+            and work.background
+            and not work.losses
+            and work.expires is None
+        ):
+            work.expires = max(work.submitted, work.due) + limit
+
+    def promote(self, work: Work) -> None:
+        work.background = True
+        self.limit_wait(work)
 
     def stored(self, work: Work) -> None:
         assert work.storing is not None
@@ -222,7 +274,7 @@ class Model:
         if work.state == "pending":
             self.enter(work)
         elif not work.over:
-            work.background = True
+            self.promote(work)
 
     def not_stored(self, work: Work) -> None:
         assert work.storing is not None
@@ -289,6 +341,7 @@ class Model:
         member.abilities.remove(ability)
         member.abilities.append(ability)
         work.state = "running"
+        work.expires = None
         work.holder = member
         work.assigned = self.number()
         work.timeout = ability[1] or self.terms[work.function].timeout
@@ -313,7 +366,23 @@ class Model:
                 return "ghost"
         for waiter in work.waiters:
             waiter.told.append((end, handle))
-        self.end(work, end)
+        terms = self.terms[work.function]
+        if end == "complete" or not work.background:
+            self.end(work, end)
+        elif terms.retry:
+            work.waiters = []
+            if work.holder is not None:
+                work.holder = None
+                work.deadline = None
+                work.losses += 1
+                work.state = "queued"
+                self.again(work, failed=True)
+            return "retried"
+        elif terms.dead and terms.dead_failures:
+            work.waiters = []
+            self.give_up(work, end)
+        else:
+            self.end(work, end)
         return "done"
 
     def held(self, member: Member, handle: bytes) -> str:
@@ -334,11 +403,14 @@ class Model:
             if work is not None:
                 work.banned.pop(member, None)
             return "done"
-        timeouts = [timeout for function, timeout in member.abilities if function == work.function]
-        work.timeout = (*timeouts, 0.0)[0] or self.terms[work.function].timeout or RELEASED
+        work.timeout = self.patience(work, member)
         if late:
             self.overdue(work)
             return "done"
+        self.take_away(work, member)
+        return "done"
+
+    def take_away(self, work: Work, member: Member) -> None:
         self.owe(member, work)
         work.banned[member] = self.time + work.timeout
         work.holder = None
@@ -347,7 +419,71 @@ class Model:
         work.order = self.number()
         if not work.wanted:
             self.end(work, "ABANDONED")
-        return "done"
+
+    def patience(self, work: Work, member: Member) -> float:
+        timeouts = [timeout for function, timeout in member.abilities if function == work.function]
+        return (*timeouts, 0.0)[0] or self.terms[work.function].timeout or RELEASED
+
+    # Operators
+
+    def requeue(self, tenant: str, handle: bytes) -> bool:
+        work = self.find(tenant, handle)
+        if work is None or work.state == "pending":
+            return False
+        if work.holder is not None:
+            work.holder.notices.append((handle, "requeued"))
+            work.timeout = self.patience(work, work.holder)
+            self.take_away(work, work.holder)
+            return True
+        if work.state == "delayed":
+            work.due = 0.0
+            work.state = "queued"
+            if work.record and work.storing is None:
+                work.written = work.losses
+        work.order = self.number()
+        return True
+
+    def set_priority(self, tenant: str, handle: bytes, priority: int) -> bool:
+        work = self.find(tenant, handle)
+        if work is None or work.state == "pending":
+            return False
+        work.priority = priority
+        return True
+
+    def revive(self, letter: Letter) -> Work:
+        old = letter.work
+        self.letters.remove(letter)
+        self.know(old.tenant, old.function)
+        taken = [work.key for work in self.alive(old.tenant, old.function)]
+        key = None if old.key in taken else old.key
+        work = Work(
+            *(old.tenant, old.function, key, old.workload, old.priority, True, 0.0, self.number())
+        )
+        work.handle = old.handle
+        work.submitted = self.wall
+        self.works.append(work)
+        if self.durable:
+            work.state = "pending"
+            work.storing = []
+            work.record = True
+            self.asked.append((letter, work))
+        else:
+            self.enter(work)
+        return work
+
+    def remove(self, letter: Letter) -> None:
+        self.letters.remove(letter)
+        if self.durable:
+            self.asked.append((letter, None))
+
+    def settle(self, *, written: bool) -> None:
+        asked, self.asked = self.asked, []
+        for letter, work in asked:
+            if work is not None:
+                (self.stored if written else self.not_stored)(work)
+            if not written:
+                self.know(letter.work.tenant, letter.work.function)
+                self.letters.append(letter)
 
     def fall_silent(self, member: Member) -> int:
         held = [work for work in self.works if work.holder is member]
@@ -381,20 +517,32 @@ class Model:
         work.deadline = None
         work.losses += 1
         work.state = "queued"
-        attempts = self.terms[work.function].attempts
-        if not work.wanted:
-            self.end(work, "ABANDONED")
-        elif attempts and work.losses >= attempts:
-            self.give_up(work, "EXHAUSTED")
+        if work.wanted:
+            self.again(work, failed=False)
         else:
-            if work.record and work.storing is None:
-                work.written = work.losses
-            work.order = self.number()
+            self.end(work, "ABANDONED")
+
+    def again(self, work: Work, *, failed: bool) -> None:
+        terms = self.terms[work.function]
+        if terms.attempts and work.losses >= terms.attempts:
+            self.give_up(work, "EXHAUSTED")
+            return
+        delay = terms.delay(work.losses, failed=failed)
+        if delay:
+            work.due = self.wall + delay
+            work.state = "delayed"
+        if work.record and work.storing is None:
+            work.written = work.losses
+        work.order = self.number()
 
     def give_up(self, work: Work, end: str) -> None:
-        if work.background or work.storing is not None:
-            self.given_up.append(work.handle)
+        durable = work.background or work.storing is not None
+        attempts = work.losses + (work.state == "running")
         self.fail_all(work, end)
+        if durable:
+            self.given_up.append(work.handle)
+            if self.terms[work.function].dead:
+                self.letters.append(Letter(work, end, attempts, self.wall))
 
     def fail_all(self, work: Work, end: str) -> None:
         for waiter in work.waiters:
@@ -409,40 +557,41 @@ class Model:
         work.waiters = []
         work.banned = {}
         work.record = False
+        work.expires = None
         self.ended[end] += 1
 
     # Time
 
     def pass_time(self, time: float, wall: float) -> None:
         """What is due until then happens, in the order of its times."""
+        ahead = wall - time
         while True:
-            moments = [
-                *(
-                    (work.deadline, work.assigned, work, None)
-                    for work in self.works
-                    if work.deadline is not None
-                ),
-                *(
-                    (until, 0, work, member)
-                    for work in self.works
-                    for member, until in work.banned.items()
-                ),
-            ]
-            moments = [each for each in moments if each[0] <= time]
+            moments = [each for each in self.moments(ahead) if each[0] <= time]
             if not moments:
                 break
-            self.time, _, work, banned = min(moments, key=lambda each: each[:2])
-            if banned is not None:
-                del work.banned[banned]
-            else:
-                self.expire(work)
+            moment, _, call, args = min(moments, key=lambda each: each[:2])
+            self.time = max(self.time, moment)
+            self.wall = self.time + ahead
+            call(*args)
         self.time = time
         self.wall = wall
-        for work in self.works:
-            if work.state == "delayed" and work.due <= wall:
-                work.state = "queued"
 
-    def expire(self, work: Work) -> None:
+    def moments(self, ahead: float) -> Iterator[tuple[float, float, Callable[..., None], tuple]]:
+        """When something is to happen, and what; what is measured in durations goes first."""
+        for work in self.works:
+            if work.deadline is not None:
+                yield work.deadline, work.assigned, self.too_late, (work,)
+            for member, until in work.banned.items():
+                yield until, 0, work.banned.pop, (member,)
+            if work.state == "delayed":
+                yield work.due - ahead, math.inf, self.enter, (work,)
+            if work.expires is not None:
+                yield work.expires - ahead, math.inf, self.give_up, (work, "EXPIRED")
+        for letter in self.letters:
+            if keep := self.terms[letter.work.function].keep:
+                yield letter.died + keep - ahead, math.inf, self.letters.remove, (letter,)
+
+    def too_late(self, work: Work) -> None:
         assert work.holder is not None
         work.holder.notices.append((work.handle, "timeout"))
         self.overdue(work)

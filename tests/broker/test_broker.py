@@ -552,7 +552,7 @@ def test_handles_and_rules_are_made_for_tenant_function_and_unique():
     peer = Peer(broker.tenant("red"), World().connect())
     broker.submit(peer, b"f", b"u", b"w", Priority.NORMAL, True, START)
     assert asked == [("red", b"f", b"u")]
-    broker.apply_rules()
+    broker.apply_rules(START)
     assert rules == [("red", b"f")] * 2
 
 
@@ -576,6 +576,6 @@ def test_new_rules_are_asked_for_every_function(world):
     world.function(b"f")
     world.function(b"g", "other")
     world.rules = {b"f": Rules(attempts=1), b"g": Rules(attempts=2)}
-    world.broker.apply_rules()
+    world.broker.apply_rules(world.now)
     assert world.function(b"f").rules.attempts == 1
     assert world.function(b"g", "other").rules.attempts == 2

@@ -31,13 +31,42 @@ from trigear.model import JobEnd
 TERMS = {
     b"f": Terms(attempts=3),
     b"g": Terms(timeout=2.0),
-    b"h": Terms(timeout=1.5, attempts=2, fail=True),
+    b"h": Terms(timeout=1.5, attempts=2, fail=True, dead=True, dead_failures=True, keep=4.0),
+    b"k": Terms(
+        timeout=3.5,
+        attempts=4,
+        at_once=1,
+        delays=(0.5, 1.0, 1.5),
+        retry=True,
+        expires=5.0,
+        dead=True,
+    ),
 }
+
+
+def rules_for(terms: Terms, *, paused: bool = False) -> Rules:
+    return Rules(
+        timeout=terms.timeout,
+        attempts=terms.attempts,
+        fail_on_timeout=terms.fail,
+        at_once=terms.at_once,
+        backoff=terms.delays[0],
+        backoff_factor=2.0,
+        backoff_limit=terms.delays[-1],
+        retry_failures=terms.retry,
+        expires=terms.expires,
+        dead_letters=terms.dead,
+        dead_failures=terms.dead_failures,
+        dead_keep=terms.keep,
+        paused=paused,
+    )
+
+
 TENANTS = ("red", "red", "red", "red", "blue")
 """The tenant of each seat. Who leaves is replaced by a new connection on the same seat."""
 
 SEATS = st.integers(0, len(TENANTS) - 1)
-NAMES = st.sampled_from([b"f", b"f", b"f", b"g", b"g", b"h"])
+NAMES = st.sampled_from([b"f", b"f", b"g", b"h", b"h", b"k", b"k", b"k"])
 UNIQUES = st.sampled_from([b"", b"", b"u", b"v", b"-"])
 TIMEOUTS = st.sampled_from([0.0, 1.0, 3.0])
 PICK = st.integers(0, 1000)
@@ -47,6 +76,19 @@ STATES = {"parked": "queued", "ended": "over"}
 """The broker's words where the model has others: to it a parked job is one that is not read."""
 
 
+class Told:
+    """Somebody who is to know what became of a dead letter."""
+
+    def __init__(self):
+        self.heard = []
+
+    def stored(self, now):
+        self.heard.append("stored")
+
+    def not_stored(self, now):
+        self.heard.append("not stored")
+
+
 class Pair:
     """A connection of the broker and its double in the model."""
 
@@ -54,7 +96,10 @@ class Pair:
         self.real = machine.world.connect(f"seat {seat}", TENANTS[seat])
         self.ideal = Member(TENANTS[seat])
         self.waits = Counter()
-        """Foreground submissions of this connection that were not refused, by handle."""
+        """Foreground submissions of this connection that were not refused, by handle, to the job
+        that has it now."""
+        self.earlier = Counter()
+        """Those of them that were told of a failure, or a death, after which the job goes on."""
         self.woken = None
         self.real.wake = self.wake
         self.machine = machine
@@ -81,10 +126,7 @@ class Beside(RuleBasedStateMachine):
             partitions=partitions,
             wakeup=wakeup,
             durable=durable,
-            rules={
-                name: Rules(timeout=each.timeout, attempts=each.attempts, fail_on_timeout=each.fail)
-                for name, each in TERMS.items()
-            },
+            rules={name: rules_for(each) for name, each in TERMS.items()},
         )
         now = self.world.now
         self.model = Model(TERMS, durable=durable, time=now.monotonic, wall=now.wall)
@@ -105,7 +147,10 @@ class Beside(RuleBasedStateMachine):
             member = pair.ideal
             names = [name for name, _ in member.abilities]
             assert any(
-                work.state == "queued" and work.function in names and member not in work.banned
+                work.state == "queued"
+                and work.function in names
+                and work.function not in self.model.paused
+                and member not in work.banned
                 for work in self.model.alive(member.tenant)
             ), "woken for nothing"
 
@@ -243,13 +288,22 @@ class Beside(RuleBasedStateMachine):
     def finish_by(self, pair, handle, what):
         with self.step():
             expected = self.model.finish(pair.ideal, handle, what)
-            waiters = self.world.broker.finish(pair.real.peer, handle, WORKED[what], self.world.now)
+            broker = self.world.broker
+            answer = broker.finish if what == "complete" else broker.fail
+            waiters = answer(pair.real.peer, handle, WORKED[what], self.world.now)
         if isinstance(waiters, Late):
             assert waiters.name.lower() == expected
-        else:
-            assert expected == "done"
-            for peer in waiters:
-                peer.sink.send((what, handle))
+            return
+        assert expected in ("done", "retried")
+        for peer in waiters:
+            peer.sink.send((what, handle))
+        if expected == "retried":
+            self.goes_on(handle)
+
+    def goes_on(self, handle):
+        """Who waited for the job has been told, and waits no more; the job lives."""
+        for pair in self.pairs:
+            pair.earlier[handle] += pair.waits.pop(handle, 0)
 
     @precondition(lambda self: self.duties())
     @rule(pick=PICK, late=st.booleans())
@@ -289,7 +343,31 @@ class Beside(RuleBasedStateMachine):
                     ledger.records.discard(job.record)
                     self.world.broker.not_stored(job, self.world.now)
 
+    @precondition(lambda self: self.model.asked)
+    @rule(written=st.sampled_from([True, True, False]))
+    def commit_dead_letters(self, written):
+        with self.step():
+            self.model.settle(written=written)
+            self.world.ledger.settle(self.world.now, written=written)
+
     # Operators and time
+
+    @precondition(lambda self: self.model.letters)
+    @rule(pick=PICK, again=st.sampled_from([True, True, False]))
+    def decide_about_the_dead(self, pick, again):
+        ideal = self.model.letters[pick % len(self.model.letters)]
+        tenant = self.world.broker.tenant(ideal.work.tenant)
+        letter = self.world.broker.dead.get(tenant, ideal.work.handle)
+        told = Told()
+        with self.step():
+            if again:
+                self.model.revive(ideal)
+                self.world.broker.dead.revive(letter, told, self.world.now)
+                self.goes_on(ideal.work.handle)
+            else:
+                self.model.remove(ideal)
+                self.world.broker.dead.remove(letter, told, self.world.now)
+        assert told.heard == ([] if self.model.durable else ["stored"])
 
     @rule(
         seat=SEATS,
@@ -308,6 +386,10 @@ class Beside(RuleBasedStateMachine):
                 "limit",
                 "unlimit",
                 "grab",
+                "requeue",
+                "requeue",
+                "priority",
+                "pause",
             ]
         ),
     )
@@ -333,6 +415,18 @@ class Beside(RuleBasedStateMachine):
             self.release_by(pair, handle, False)
         elif what == "detach":
             self.detach(seat, pick)
+        elif what == "requeue":
+            with self.step():
+                found = self.model.requeue(tenant, handle)
+                tenant = pair.real.peer.tenant
+                assert self.world.broker.requeue(tenant, handle, self.world.now) == found
+        elif what == "priority":
+            with self.step():
+                found = self.model.set_priority(tenant, handle, pick % 3)
+                tenant = pair.real.peer.tenant
+                assert self.world.broker.set_priority(tenant, handle, pick % 3) == found
+        elif what == "pause":
+            self.pause(name)
         elif what in ("limit", "unlimit"):
             limits = [3, 2, 1] if what == "limit" else [0, 0, 0]
             self.model.know(tenant, name)
@@ -351,6 +445,16 @@ class Beside(RuleBasedStateMachine):
                 else:
                     self.model.cant_do(pair.ideal, name)
                     pair.real.cant_do(name)
+
+    def pause(self, name):
+        """A function, or let it go on."""
+        with self.step():
+            self.model.paused ^= {name}
+            for limits in self.model.limits.values():
+                limits[:] = [0, 0, 0]
+            paused = name in self.model.paused
+            self.world.rules[name] = rules_for(TERMS[name], paused=paused)
+            self.world.broker.apply_rules(self.world.now)
 
     def detach(self, seat, pick):
         """From a job that this client has been told of, if there is any."""
@@ -403,17 +507,30 @@ class Beside(RuleBasedStateMachine):
             }
             works = {work.handle: work for work in self.model.alive(tenant)}
             assert book.keys() == works.keys()
+            letters = self.world.broker.dead.of(self.world.broker.tenant(tenant))
+            ideals = [each for each in self.model.letters if each.work.tenant == tenant]
+            assert {letter.handle: (letter.reason, letter.attempts) for letter in letters} == {
+                each.work.handle: (
+                    WORKED[each.end] if each.end in WORKED else JobEnd[each.end],
+                    each.attempts,
+                )
+                for each in ideals
+            }
             for handle, work in works.items():
                 job = book[handle]
                 state = STATE_NAMES[job.state]
                 assert STATES.get(state, state) == work.state
                 assert job.background == work.background
                 assert job.losses == work.losses
+                assert job.priority == work.priority
+                assert work.state != "delayed" or job.due == work.due
                 assert len(job.waiters) == len(work.waiters)
                 assert len(job.ghosts or ()) == len(work.banned)
                 assert (self.world.status(job) is job) == (job.state != PENDING)
                 if work.record:
                     assert self.world.ledger.losses.get(job.record) == work.written
+                    if work.written is not None:
+                        assert self.world.ledger.dues[job.record] == work.due
 
     @invariant()
     def the_counters_are_right(self):
@@ -438,12 +555,16 @@ class Beside(RuleBasedStateMachine):
 
     @invariant()
     def what_became_of_each_job_is_remembered(self):
+        # A handle has an outcome for each time that its job was taken out of the dead letters.
+        last = {}
+        for work in self.model.works:
+            last[work.handle] = work.outcome or last.get(work.handle)
         for work in self.model.works:
             outcome = self.world.broker.tenant(work.tenant).outcomes.get(work.handle)
-            if work.outcome is None:
+            if last[work.handle] is None:
                 assert outcome is None
             else:
-                end, attempts = work.outcome
+                end, attempts = last[work.handle]
                 assert outcome[:2] == (WORKED[end] if end in WORKED else JobEnd[end], attempts)
                 assert outcome.function == work.function
 
@@ -457,10 +578,15 @@ class Beside(RuleBasedStateMachine):
     @invariant()
     def each_submission_gets_one_terminal_packet_when_its_job_is_over(self):
         over = {work.handle for work in self.model.works if work.over}
+        over -= {work.handle for work in self.model.works if not work.over}
         for pair in self.pairs:
             heard = Counter(handle for _, handle in pair.real.heard)
-            assert +heard == +Counter(
-                {handle: count for handle, count in pair.waits.items() if handle in over}
+            assert (
+                +heard
+                == +Counter(
+                    {handle: count for handle, count in pair.waits.items() if handle in over}
+                )
+                + pair.earlier
             )
 
     @invariant()
@@ -487,6 +613,8 @@ class Beside(RuleBasedStateMachine):
         if self.world.ledger is not None:
             records = sum(work.record for work in self.model.works)
             assert len(self.world.ledger.records) == records
+            letters = [*self.model.letters, *(letter for letter, _ in self.model.asked)]
+            assert self.world.ledger.letters.keys() == {each.work.handle for each in letters}
 
     def teardown(self):
         """In the end everybody leaves and nothing may be left but background jobs."""

@@ -93,7 +93,7 @@ def test_new_rules_hold_for_the_next_assignments(world):
     first, second = client.submit(), client.submit()
     assert worker.grab() is first
     world.rules[b"f"] = Rules(timeout=8)
-    world.broker.apply_rules()
+    world.broker.apply_rules(world.now)
     assert worker.grab() is second
     world.pass_time(64)
     assert (first.state, second.state) == (RUNNING, QUEUED)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from trigear.broker.assignments import Keeper
+    from trigear.broker.dead import DeadLetter
+    from trigear.broker.dead_letters import Told
     from trigear.broker.functions import Function
     from trigear.broker.jobs import Job
 
@@ -36,6 +38,7 @@ class Connection:
     """A client, a worker, or both; records what the broker tells it."""
 
     exceptions = False
+    address = "10.0.0.7"
 
     def __init__(self, world: World, name: str, tenant: str) -> None:
         self.world = world
@@ -158,6 +161,9 @@ class Connection:
 
     def finish(self, job: Job, end: JobEnd, what: str) -> Late | None:
         waiters = self.world.broker.finish(self.peer, job.handle, end, self.world.now)
+        return self._tell(waiters, job, what)
+
+    def _tell(self, waiters: list[Peer] | Late, job: Job, what: str) -> Late | None:
         if isinstance(waiters, Late):
             self.world.check()
             return waiters
@@ -169,8 +175,11 @@ class Connection:
     def complete(self, job: Job) -> Late | None:
         return self.finish(job, JobEnd.COMPLETED, "complete")
 
-    def fail(self, job: Job) -> Late | None:
-        return self.finish(job, JobEnd.FAILED, "fail")
+    def fail(self, job: Job, text: bytes = b"") -> Late | None:
+        """Answer WORK_EXCEPTION if there is a text, else WORK_FAIL."""
+        end = JobEnd.RAISED if text else JobEnd.FAILED
+        waiters = self.world.broker.fail(self.peer, job.handle, end, self.world.now, text)
+        return self._tell(waiters, job, "fail")
 
     def held(self, job: Job) -> Job | Late:
         return self.world.broker.held(self.peer, job.handle)
@@ -193,7 +202,12 @@ class Ledger:
         self.kept: list[Job] = []
         self.records: set[int] = set()
         self.losses: dict[int, int] = {}
+        self.dues: dict[int, float] = {}
         self.forgotten: list[int] = []
+        self.rewritten: list[tuple[int, int]] = []
+        """Records and the priority they were written again with."""
+        self.letters: dict[bytes, DeadLetter] = {}
+        self.asked: list[tuple[DeadLetter, Job | None, Told]] = []
 
     def keep(self, job: Job) -> None:
         assert job.record not in self.records, "one record per number"
@@ -203,11 +217,47 @@ class Ledger:
     def lost(self, job: Job) -> None:
         assert job.record in self.records, "only what was kept can be counted"
         self.losses[job.record] = job.losses
+        self.dues[job.record] = job.due
 
     def forget(self, job: Job) -> None:
         assert job.record in self.records, "only what was kept can be forgotten"
         self.records.remove(job.record)
         self.forgotten.append(job.record)
+
+    def rewrite(self, job: Job) -> None:
+        assert job.record in self.records, "only what was kept can be written again"
+        self.rewritten.append((job.record, job.priority))
+
+    def bury(self, letter: DeadLetter, record: int) -> None:
+        if record:
+            assert record in self.records, "only what was kept can be forgotten"
+            self.records.remove(record)
+            self.forgotten.append(record)
+        assert letter.handle not in self.letters
+        self.letters[letter.handle] = letter
+
+    def erase(self, letter: DeadLetter, told: Told | None = None) -> None:
+        if told is None:
+            del self.letters[letter.handle]
+        else:
+            self.asked.append((letter, None, told))
+
+    def revive(self, letter: DeadLetter, job: Job, told: Told) -> None:
+        assert job.record not in self.records, "one record per number"
+        self.records.add(job.record)
+        self.asked.append((letter, job, told))
+
+    def settle(self, now: Now, *, written: bool) -> None:
+        """What became of the changes of dead letters that somebody waits for."""
+        asked, self.asked = self.asked, []
+        for letter, job, told in asked:
+            if written:
+                del self.letters[letter.handle]
+                told.stored(now)
+            else:
+                if job is not None:
+                    self.records.remove(job.record)
+                told.not_stored(now)
 
 
 class World:
@@ -222,8 +272,11 @@ class World:
         durable: bool = False,
         keeper: Keeper | None = None,
         term: int = 0,
+        chance: float = 1.0,
     ) -> None:
         self.now = START
+        self.chance = chance
+        """What every draw yields."""
         self.checking = True
         self.rules = dict(rules or {})
         self.given_up_jobs: list[tuple[bytes, JobEnd]] = []
@@ -237,6 +290,7 @@ class World:
             wakeup=wakeup,
             partition_of=spread(partitions),
             term=term,
+            chance=lambda: self.chance,
         )
 
     def given_up(self, job: Job, end: JobEnd) -> None:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tests.stores.places import record
+from tests.stores import places
 from trigear.engine.config import EngineConfig
 from trigear.engine.engine import Engine
 from trigear.engine.records import Kind
@@ -16,10 +16,14 @@ from trigear.stores.base import SpoiltRecord
 NOW = Now(100.0, 1_800_000_000.0)
 
 
+def record(key: bytes, **other):
+    return places.record(key, kind="thing", **other)
+
+
 def engine_with(restored: list) -> Engine:
     engine = Engine(EngineConfig(), lambda *_: b"H:1", NOW, durable=True)
     engine.kinds.register(
-        Kind("dead", lambda entry, about, now: restored.append((entry, about["reason"], now)))
+        Kind("thing", lambda entry, about, now: restored.append((entry, about["reason"], now)))
     )
     return engine
 
@@ -32,7 +36,7 @@ def test_a_record_goes_to_whoever_registered_its_kind():
         (record(b"a"), "lost", NOW),
         (record(b"b", about='{"reason": "x"}'), "x", NOW),
     ]
-    assert [kind.name for kind in engine.kinds][-1] == "dead"
+    assert [kind.name for kind in engine.kinds][-1] == "thing"
     assert engine.spoilt == 0
 
 
@@ -42,7 +46,7 @@ def test_a_record_goes_to_whoever_registered_its_kind():
         (record(b"b", about="{}"), "'reason' is missing"),
         (record(b"b", about="[]"), "about: is no JSON object"),
         (record(b"b", about="moths"), "Expecting value"),
-        (SpoiltRecord("dead", "default", b"b", 0, "layout 99"), "layout 99"),
+        (SpoiltRecord("thing", "default", b"b", 0, "layout 99"), "layout 99"),
     ],
 )
 def test_a_record_that_makes_no_sense_is_logged_and_passed_over(entry, why, caplog):
@@ -52,6 +56,6 @@ def test_a_record_that_makes_no_sense_is_logged_and_passed_over(entry, why, capl
         engine.restore_records([record(b"a"), entry, record(b"c")], NOW)
     assert [kept.key for kept, _, _ in restored] == [b"a", b"c"]
     assert engine.spoilt == 1
-    assert f"dead b of tenant default in the store makes no sense and stays there: {why}" in (
+    assert f"thing b of tenant default in the store makes no sense and stays there: {why}" in (
         caplog.text
     )

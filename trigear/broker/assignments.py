@@ -9,6 +9,10 @@ job is not offered to that connection until it answers, leaves, or one more time
 late answer counts while nobody else holds the job; afterwards it is dropped, not refused, because
 a worker that is sent ERROR in its loop loses its place or dies. A job that a worker gives back
 leaves a ghost as well: what else the worker said of it may have been on its way already.
+
+Attempts. A job that was lost, timed out or, where its function says so, failed is tried again: at
+once, or after a delay that grows. One that has no attempt left, or expires before its first, is
+given up; of one in the background a dead letter may be left.
 """
 
 from __future__ import annotations
@@ -16,15 +20,21 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final, Protocol
 
+from trigear.broker.dead import NOTE_LIMIT, DeadLetter
 from trigear.broker.jobs import DELAYED, ENDED, PARKED, PENDING, QUEUED, RUNNING, Job
 from trigear.broker.wakeups import Wakeups
 from trigear.model import TERM_SHIFT, JobEnd, Now
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trigear.broker.dead_letters import Told
+    from trigear.broker.functions import Function, Partition
     from trigear.broker.peers import Peer
 
 RELEASE_SECONDS: Final = 60.0
-"""Where no timeout says otherwise, how long a job is not offered to a worker that gave it back."""
+"""Where no timeout says otherwise, how long a job is not offered to a worker that gave it back, or
+that it was taken from."""
 
 
 class Late(enum.Enum):
@@ -43,17 +53,32 @@ class Keeper(Protocol):
         """Record the job in the next batch."""
 
     def lost(self, job: Job) -> None:
-        """Write into the job's record how many attempts it has lost, in the next batch."""
+        """Write into the job's record how many attempts it has lost, and when it is due, in the
+        next batch."""
 
     def forget(self, job: Job) -> None:
         """Erase the job's record in the next batch."""
+
+    def bury(self, letter: DeadLetter, record: int) -> None:
+        """Write the dead letter down in the next batch, and erase the record of its job (0: it has
+        none), both or neither."""
+
+    def erase(self, letter: DeadLetter, told: Told | None = None) -> None:
+        """Erase the dead letter in the next batch; without somebody who is told of the outcome it
+        is tried until it is done."""
+
+    def revive(self, letter: DeadLetter, job: Job, told: Told) -> None:
+        """Erase the dead letter and record the job in the next batch, both or neither."""
+
+    def rewrite(self, job: Job) -> None:
+        """Write all of the job's record anew in the next batch."""
 
 
 class Observer(Protocol):
     """Who is told what an operator should hear of."""
 
     def given_up(self, job: Job, end: JobEnd) -> None:
-        """A background job ended without success and without a client that would learn of it."""
+        """A background job is given up, and no client learns of it."""
 
     def ended(self, job: Job, end: JobEnd, attempts: int, data: bytes, now: Now) -> bool:
         """A job ended whose function keeps results.
@@ -67,8 +92,17 @@ class Assignments:
     """The workers' side of the broker, which is built on it."""
 
     def __init__(
-        self, observer: Observer, keeper: Keeper | None, wakeup: int | None, term: int
+        self,
+        observer: Observer,
+        keeper: Keeper | None,
+        wakeup: int | None,
+        term: int,
+        chance: Callable[[], float],
     ) -> None:
+        self.partitions: dict[int, Partition] = {}
+        self._chance = chance
+        self._wall_offset = 0.0
+        self._checked = 0.0
         self._observer = observer
         self._keeper = keeper
         self._seq = self.first_sequence = term << TERM_SHIFT
@@ -94,6 +128,10 @@ class Assignments:
             job.state = RUNNING
             job.worker = peer
             peer.jobs[job.handle] = job
+            if job.timer is not None:
+                # It does not expire any more.
+                function.partition.delayed.cancel(job.timer)
+                job.timer = None
             abilities = peer.abilities
             ability = abilities[function]
             if len(abilities) > 1:
@@ -132,11 +170,11 @@ class Assignments:
             return None
         if len(abilities) == 1:
             (function,) = abilities
-            return function.first(peer) if function.runnable else None
+            return function.first(peer) if function in ready else None
         if len(ready) < len(abilities):
             candidates = [function for function in ready if function in abilities]
         else:
-            candidates = [function for function in abilities if function.runnable]
+            candidates = [function for function in abilities if function in ready]
         if not candidates:
             return None
         best, _, chosen = min((f.best(), abilities[f].stamp, f) for f in candidates)
@@ -181,6 +219,52 @@ class Assignments:
         self._end(job, end, now, data)
         return waiters
 
+    def fail(
+        self, peer: Peer, handle: bytes, end: JobEnd, now: Now, text: bytes = b""
+    ) -> list[Peer] | Late:
+        """The worker's answer that a job failed. One in the background may be tried again, or
+        become a dead letter, as its function's rules say; whoever waits for it is told all the same
+        and waits no more.
+
+        Args:
+            peer: the worker.
+            handle: the job.
+            end: how it failed.
+            now: the time.
+            text: what the worker says about it.
+
+        Returns:
+            As :meth:`finish`.
+        """
+        job = peer.jobs.get(handle)
+        held = job is not None
+        if job is None:
+            job = peer.ghosts.get(handle)
+        if job is None or not job.background or (job.state == RUNNING and not held):
+            return self.finish(peer, handle, end, now, text)
+        function = job.function
+        rules = function.rules
+        if not (rules.retry_failures or (rules.dead_letters and rules.dead_failures)):
+            return self.finish(peer, handle, end, now, text)
+        waiters = job.waiters
+        for waiter in waiters:
+            waiter.waiting.pop(job, None)
+        job.waiters = []
+        job.note = peer.sink.address, text[:NOTE_LIMIT] or job.note[1]
+        if not held:
+            del peer.ghosts[handle]
+            function.unghost(job, peer)
+        if not rules.retry_failures:
+            self._give_up(job, end, now, text)
+        elif held:
+            self._unassign(job)
+            job.losses += 1
+            self._again(job, now, failed=True)
+        elif job.state == QUEUED:
+            # The attempt was counted when the job was taken away, and the next one waits already.
+            self._wake(function, now)
+        return waiters
+
     def excepted(self, peer: Peer, handle: bytes) -> bool:
         """Whether a WORK_FAIL follows this connection's own WORK_EXCEPTION, as some send it."""
         if peer.excepted and peer.excepted == handle:
@@ -211,19 +295,14 @@ class Assignments:
                 if ghost.state == QUEUED:
                     self._wake(ghost.function, now)
             return None
-        function = job.function
-        timeout = peer.abilities[function].timeout if function in peer.abilities else 0.0
-        timeout = timeout or function.rules.timeout or RELEASE_SECONDS
         if late:
+            function = job.function
             if job.timer is not None:
                 function.partition.timers.cancel(job.timer)
-            self._timed_out(job, timeout, now)
+            self._timed_out(job, self._patience_with(peer, function), now)
         else:
-            function.haunt(job, peer, now.monotonic + timeout, self._ghost_rests)
-            self._owe(peer, handle, job, now)
-            self._unassign(job)
+            self._take_away(job, peer, now)
             if job.wanted:
-                job.numerator = job.denominator = 0
                 self._enqueue(job, now)
             else:
                 self._end(job, JobEnd.ABANDONED, now)
@@ -257,6 +336,7 @@ class Assignments:
         function = job.function
         if function.rules.fail_on_timeout:
             self._owe(peer, job.handle, None, now)
+            job.note = peer.sink.address, job.note[1]
             self._unassign(job)
             job.losses += 1
             self._give_up(job, JobEnd.TIMED_OUT, now)
@@ -264,6 +344,24 @@ class Assignments:
         function.haunt(job, peer, now.monotonic + timeout, self._ghost_rests)
         self._owe(peer, job.handle, job, now)
         self._lose(job, now)
+
+    def _take_away(self, job: Job, peer: Peer, now: Now) -> None:
+        """The job leaves its worker, without an attempt being counted, and is not offered to it for
+        a while; the caller decides at once what becomes of it."""
+        function = job.function
+        until = now.monotonic + self._patience_with(peer, function)
+        function.haunt(job, peer, until, self._ghost_rests)
+        self._owe(peer, job.handle, job, now)
+        self._unassign(job)
+        job.numerator = job.denominator = 0
+
+    @staticmethod
+    def _patience_with(peer: Peer, function: Function) -> float:
+        """The time that this worker has for a job of the function, whether or not it can do it
+        still."""
+        ability = peer.abilities.get(function)
+        announced = ability.timeout if ability is not None else 0.0
+        return announced or function.rules.timeout or RELEASE_SECONDS
 
     def _owe(self, peer: Peer, handle: bytes, job: Job | None, now: Now) -> None:
         forgotten = peer.owe(handle, job)
@@ -277,20 +375,35 @@ class Assignments:
             self._wake(job.function, now)
 
     def _lose(self, job: Job, now: Now) -> None:
-        """An attempt ended without an answer: queue the job again, or give it up."""
-        function = job.function
+        """An attempt ended without an answer."""
+        assert job.worker is not None
+        job.note = job.worker.sink.address, job.note[1]
         self._unassign(job)
         job.losses += 1
-        if not job.wanted:
-            self._end(job, JobEnd.ABANDONED, now)
-        elif 0 < function.rules.attempts <= job.losses:
-            self._give_up(job, JobEnd.EXHAUSTED, now)
+        if job.wanted:
+            self._again(job, now, failed=False)
         else:
-            # A job whose record is on its way is not counted: if it does not arrive there is none.
-            if job.record and job.gate is None:
-                assert self._keeper is not None
-                self._keeper.lost(job)
-            job.numerator = job.denominator = 0
+            self._end(job, JobEnd.ABANDONED, now)
+
+    def _again(self, job: Job, now: Now, *, failed: bool) -> None:
+        """An attempt came to nothing: queue the job again, let it wait, or give it up."""
+        rules = job.function.rules
+        if 0 < rules.attempts <= job.losses:
+            self._give_up(job, JobEnd.EXHAUSTED, now)
+            return
+        delay = rules.delay(job.losses, failed=failed)
+        if delay:
+            # Jobs that were lost together shall not all come back together.
+            job.due = now.wall + delay * (0.5 + 0.5 * self._chance())
+        # A job whose record is on its way is not counted: if it does not arrive there is none.
+        if job.record and job.gate is None:
+            assert self._keeper is not None
+            self._keeper.lost(job)
+        job.numerator = job.denominator = 0
+        if delay:
+            self._seq = job.seq = self._seq + 1
+            self._delay(job, now)
+        else:
             self._enqueue(job, now)
 
     def _unassign(self, job: Job) -> None:
@@ -308,6 +421,54 @@ class Assignments:
         # Waiting, and in no queue.
         job.state = PARKED
 
+    # How jobs wait
+
+    def _enter(self, job: Job, now: Now) -> None:
+        """A new job joins its function's queue, or waits for its time."""
+        function = job.function
+        function.total += 1
+        function.waiting[job.priority] += 1
+        if not job.seq:
+            self._seq = job.seq = self._seq + 1
+        if job.due > now.wall:
+            self._delay(job, now)
+            return
+        function.admit(job)
+        if function.rules.expires:
+            self._limit_wait(job, now)
+        if function.sleepers:
+            self._wake(function, now, fresh=True)
+
+    def _delay(self, job: Job, now: Now) -> None:
+        """The job waits for its time, outside the queue."""
+        job.state = DELAYED
+        job.timer = job.function.partition.delayed.set(job.due, self._due, job)
+        self._compare_clocks(now)
+
+    def _due(self, job: Job, now: Now) -> None:
+        job.timer = None
+        function = job.function
+        function.admit(job)
+        if function.rules.expires:
+            self._limit_wait(job, now)
+        self._wake(function, now, fresh=True)
+
+    def _limit_wait(self, job: Job, now: Now) -> None:
+        """A background job in the queue that has never been tried expires in time."""
+        function = job.function
+        if job.background and not job.losses and job.timer is None and function.rules.expires:
+            until = (job.since or now.wall) + function.rules.expires
+            job.timer = function.partition.delayed.set(until, self._expire, job)
+            self._compare_clocks(now)
+
+    def _expire(self, job: Job, now: Now) -> None:
+        job.timer = None
+        self._give_up(job, JobEnd.EXPIRED, now)
+
+    def _compare_clocks(self, now: Now) -> None:
+        self._wall_offset = now.wall - now.monotonic
+        self._checked = now.monotonic
+
     def _enqueue(self, job: Job, now: Now) -> None:
         """A job goes to the end of its queue, again."""
         self._seq = job.seq = self._seq + 1
@@ -316,11 +477,69 @@ class Assignments:
         if function.sleepers:
             self._wake(function, now, fresh=True)
 
-    def _give_up(self, job: Job, end: JobEnd, now: Now) -> None:
+    # Ends
+
+    def _give_up(self, job: Job, end: JobEnd, now: Now, data: bytes = b"") -> None:
         self._tell_failed(job)
-        if job.background or job.gate is not None:
-            self._observer.given_up(job, end)
-        self._end(job, end, now)
+        if not job.background and job.gate is None:
+            self._end(job, end, now, data)
+            return
+        self._observer.given_up(job, end)
+        if job.function.rules.dead_letters:
+            self._bury(job, end, now, data)
+        else:
+            self._end(job, end, now, data)
+
+    def _bury(self, job: Job, end: JobEnd, now: Now, data: bytes) -> None:
+        """The job ends, and a dead letter stays."""
+        function = job.function
+        letter = DeadLetter(
+            tenant=function.tenant.name,
+            partition=function.partition.number,
+            function=function.name,
+            handle=job.handle,
+            unique=job.unique,
+            priority=job.priority,
+            reducer=job.reducer,
+            workload=job.workload,
+            reason=end,
+            attempts=job.losses + (job.state == RUNNING),
+            submitted=job.submitted,
+            died=now.wall,
+            worker=job.note[0],
+            text=job.note[1],
+        )
+        # What erases the record is what writes the letter down.
+        record, job.record = job.record, 0
+        self._end(job, end, now, data)
+        self.lay(letter, function.rules.dead_keep, now)
+        if self._keeper is not None:
+            self._keeper.bury(letter, record)
+
+    def lay(self, letter: DeadLetter, keep: float, now: Now) -> None:
+        """Put a dead letter to the others, for so many seconds after its death; 0 for ever."""
+        partition = self.partitions[letter.partition]
+        partition.dead.setdefault(letter.tenant, {})[letter.handle] = letter
+        if keep:
+            letter.timer = partition.delayed.set(letter.died + keep, self._rest, letter)
+            self._compare_clocks(now)
+
+    def lift(self, letter: DeadLetter) -> None:
+        """Take a dead letter away from the others."""
+        partition = self.partitions[letter.partition]
+        letters = partition.dead[letter.tenant]
+        del letters[letter.handle]
+        if not letters:
+            del partition.dead[letter.tenant]
+        if letter.timer is not None:
+            partition.delayed.cancel(letter.timer)
+            letter.timer = None
+
+    def _rest(self, letter: DeadLetter, now: Now) -> None:
+        """A dead letter was kept for long enough."""
+        self.lift(letter)
+        if self._keeper is not None:
+            self._keeper.erase(letter)
 
     def _tell_failed(self, job: Job) -> None:
         for peer in job.waiters:
@@ -344,7 +563,7 @@ class Assignments:
         if (timer := job.timer) is not None:
             job.timer = None
             partition = function.partition
-            (partition.delayed if state == DELAYED else partition.timers).cancel(timer)
+            (partition.timers if state == RUNNING else partition.delayed).cancel(timer)
         job.state = ENDED
         if state == QUEUED:
             function.discard(job)

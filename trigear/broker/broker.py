@@ -4,8 +4,9 @@ Theory of operation. Every method is one decision: it changes the model complete
 the caller must tell its own peer; other peers are told through their sinks. ``now`` comes in with
 every decision. Nothing here blocks, waits or reads a clock.
 
-What workers do with jobs is in :mod:`trigear.broker.assignments`; here are the functions, the
-clients, the comings and goings of connections, and time.
+What workers do with jobs is in :mod:`trigear.broker.assignments`, what operators do in
+:mod:`trigear.broker.steering`; here are the functions, the clients, the comings and goings of
+connections, and time.
 
 Invariants, which :mod:`trigear.broker.check` checks:
 
@@ -19,10 +20,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trigear.broker.assignments import Assignments, Late
+from trigear.broker.assignments import Late
+from trigear.broker.dead_letters import DeadLetters
 from trigear.broker.functions import Function, Partition, Rules, Tenant
 from trigear.broker.jobs import (
-    DELAYED,
     ENDED,
     PARKED,
     PENDING,
@@ -33,6 +34,7 @@ from trigear.broker.jobs import (
 )
 from trigear.broker.outcomes import OUTCOMES
 from trigear.broker.peers import Ability, Peer
+from trigear.broker.steering import Steering
 from trigear.model import JobEnd, Now
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class FunctionBusy(Exception):
     """The function has workers, running jobs, or jobs on their way to the store."""
 
 
-class Broker(Assignments):
+class Broker(Steering):
     """All jobs of one server.
 
     Args:
@@ -66,6 +68,7 @@ class Broker(Assignments):
         term: stands in the upper bits of every ``seq``, and grows with each owner of the queue;
             nothing that is restored may have a ``sequence`` from it.
         outcomes: how many ended jobs of each tenant are remembered.
+        chance: a number from 0 to 1 at random, for the delays of jobs that are tried again.
     """
 
     def __init__(
@@ -79,16 +82,15 @@ class Broker(Assignments):
         partition_of: Callable[[str, bytes], int] = lambda _tenant, _function: 0,
         term: int = 0,
         outcomes: int = OUTCOMES,
+        chance: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        super().__init__(observer, keeper, wakeup, term)
+        super().__init__(observer, keeper, wakeup, term, chance)
+        self.dead = DeadLetters(self, keeper)
         self._outcomes = outcomes
         self._mint = mint
         self._rules = rules
         self._partition_of = partition_of
-        self._wall_offset = 0.0
-        self._checked = 0.0
         self.tenants: dict[str, Tenant] = {}
-        self.partitions: dict[int, Partition] = {}
 
     # Tenants and functions
 
@@ -142,11 +144,11 @@ class Broker(Assignments):
         del function.partition.functions[tenant.name, name]
         return True
 
-    def apply_rules(self) -> None:
-        """Ask for the rules of every function again. Running assignments keep their deadlines."""
+    def apply_rules(self, now: Now) -> None:
+        """Ask for the rules of every function again."""
         for partition in self.partitions.values():
             for function in partition.functions.values():
-                function.rules = self._rules(function.tenant.name, function.name)
+                self.take_rules(function, self._rules(function.tenant.name, function.name), now)
 
     # Clients
 
@@ -278,6 +280,19 @@ class Broker(Assignments):
         self._enter(job, now)
         return job
 
+    def revive(self, job: Job, now: Now) -> None:
+        """Take a job in that was here before. If it is to be recorded first, it waits for that."""
+        function = job.function
+        function.jobs[job.handle] = job
+        if job.key is not None:
+            function.uniques[job.key] = job
+        if self._keeper is None:
+            self._enter(job, now)
+        else:
+            self._seq = job.seq = job.record = self._seq + 1
+            job.gate = []
+            function.pending += 1
+
     def _keep(self, job: Job) -> None:
         assert self._keeper is not None
         job.gate = []
@@ -303,7 +318,7 @@ class Broker(Assignments):
             job.function.pending -= 1
             self._enter(job, now)
         elif job.state != ENDED:
-            job.background = True
+            self._promote(job, now)
             self._unpark(job, now)
 
     def not_stored(self, job: Job, now: Now) -> None:
@@ -333,31 +348,16 @@ class Broker(Assignments):
             # A background submission onto a foreground job: from its commit on the job lives on
             # without clients.
             if self._keeper is None:
-                job.background = True
+                self._promote(job, now)
             else:
                 self._keep(job)
         self._unpark(job, now)
 
-    def _enter(self, job: Job, now: Now) -> None:
-        """A new job joins its function's queue, or waits for its time."""
-        function = job.function
-        function.total += 1
-        function.waiting[job.priority] += 1
-        if not job.seq:
-            self._seq = job.seq = self._seq + 1
-        if job.due > now.wall:
-            job.state = DELAYED
-            job.timer = function.partition.delayed.set(job.due, self._due, job)
-            self._compare_clocks(now)
-            return
-        function.admit(job)
-        if function.sleepers:
-            self._wake(function, now, fresh=True)
-
-    def _due(self, job: Job, now: Now) -> None:
-        job.timer = None
-        job.function.admit(job)
-        self._wake(job.function, now, fresh=True)
+    def _promote(self, job: Job, now: Now) -> None:
+        """A job goes on without clients from now on."""
+        job.background = True
+        if job.state in (QUEUED, PARKED):
+            self._limit_wait(job, now)
 
     def cancel(self, tenant: Tenant, handle: bytes, now: Now) -> bool:
         """End a job; its clients are told that it failed. Returns whether there was one."""
@@ -502,10 +502,6 @@ class Broker(Assignments):
         for partition in self.partitions.values():
             partition.timers.run(now.monotonic, now)
             partition.delayed.run(now.wall, now)
-
-    def _compare_clocks(self, now: Now) -> None:
-        self._wall_offset = now.wall - now.monotonic
-        self._checked = now.monotonic
 
 
 __all__ = ["Broker", "FunctionBusy", "Late", "QueueFull"]

@@ -38,7 +38,7 @@ def faults_of(function: Function) -> Iterator[str]:
         ("pending", function.pending, states.count(PENDING)),
         ("total", function.total, len(jobs) - states.count(PENDING)),
         ("ghosted", function.ghosted, ghosted),
-        ("ready", function in function.tenant.ready, sum(queued) > 0),
+        ("ready", function in function.tenant.ready, sum(queued) > 0 and not function.paused),
         ("covering", function.covering, sum(p.woken_for is function for p in function.workers)),
     ):
         if found != counted:

@@ -31,6 +31,7 @@ from trigear.model import JobEnd, Priority
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trigear.broker.dead import DeadLetter
     from trigear.broker.peers import Peer
     from trigear.model import Now
 
@@ -44,28 +45,69 @@ _HUSKS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for the jobs of a function.
+    """What holds for the jobs of a function; all durations in seconds.
 
-    ``timeout`` in seconds for workers that announce none (0: none). ``attempts`` ends a job that
-    was lost or timed out so often (0: never). With ``fail_on_timeout`` a job whose worker takes
-    too long fails instead of being given to another. ``keep_results`` is for how many seconds
-    results are kept (0: not at all), ``results_count`` and ``results_size`` how many and how many
-    bytes of them at most; with ``reuse_results`` they answer new submissions.
+    ``timeout`` is for workers that announce none (0: none). ``attempts`` ends a job that was lost
+    or timed out so often (0: never). With ``fail_on_timeout`` a job whose worker takes too long
+    fails instead of being given to another.
+
+    A job that is to be tried again waits: not at all for the first ``at_once`` losses, then for
+    ``backoff``, then each time ``backoff_factor`` as long, at most ``backoff_limit``. With
+    ``retry_failures`` a background job that its worker lets fail is tried again, too; to failures
+    ``at_once`` does not apply.
+
+    A background job that nobody has taken ``expires`` seconds after it could be had ends (0:
+    never). One that is given up becomes a dead letter where ``dead_letters`` says so, with
+    ``dead_failures`` also one that its worker lets fail; dead letters are kept for ``dead_keep``
+    seconds (0: for ever).
+
+    A ``paused`` function hands out no jobs. ``limits`` is how many jobs there may be before another
+    one of high, normal or low priority is refused (0: any number).
+
+    ``keep_results`` is for how many seconds results are kept (0: not at all), ``results_count`` and
+    ``results_size`` how many and how many bytes of them at most; with ``reuse_results`` they answer
+    new submissions.
     """
 
     timeout: float = 0.0
     attempts: int = 0
     fail_on_timeout: bool = False
+    at_once: int = 0
+    backoff: float = 0.0
+    backoff_factor: float = 1.0
+    backoff_limit: float = 0.0
+    retry_failures: bool = False
+    expires: float = 0.0
+    dead_letters: bool = False
+    dead_failures: bool = False
+    dead_keep: float = 0.0
+    paused: bool = False
+    limits: tuple[int, int, int] = (0, 0, 0)
     keep_results: float = 0.0
     results_count: int = RESULTS_COUNT
     results_size: int = RESULTS_SIZE
     reuse_results: bool = False
 
+    def delay(self, losses: int, *, failed: bool) -> float:
+        """How long a job waits after so many lost attempts, before chance shortens it.
+
+        Args:
+            losses: how many there were, the one that has just come included.
+            failed: whether the last one was a failure.
+        """
+        step = losses - 1 if failed else losses - 1 - self.at_once
+        if step < 0 or not self.backoff:
+            return 0.0
+        try:
+            return min(self.backoff * self.backoff_factor**step, self.backoff_limit)
+        except OverflowError:
+            return self.backoff_limit
+
 
 class Partition:
     """The functions of one owner, with everything that hangs on them."""
 
-    __slots__ = ("bygone", "delayed", "functions", "number", "schedules", "timers")
+    __slots__ = ("bygone", "dead", "delayed", "functions", "number", "schedules", "timers")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -73,8 +115,10 @@ class Partition:
         self.timers = Timers()
         """Deadlines of assignments and ghosts, by the monotonic clock."""
         self.delayed = Timers()
-        """Jobs that wait for their time, by the wall clock."""
+        """What waits for a time of day: delayed jobs, and what expires; by the wall clock."""
         self.schedules = Schedules()
+        self.dead: dict[str, dict[bytes, DeadLetter]] = {}
+        """Dead letters by tenant and handle, in the order in which they died."""
         self.bygone: Counter[JobEnd] = Counter()
         """How many jobs of functions that were dropped since came to which end."""
 
@@ -100,7 +144,7 @@ class Tenant:
         self.books: dict[int, dict[bytes, Job]] = {}
         """Jobs by handle, one book per partition."""
         self.ready: dict[Function, None] = {}
-        """Functions with jobs that can be grabbed."""
+        """Functions with jobs in their queues that are not paused."""
         self.choked = 0
         """Connections that do not read what they are sent."""
 
@@ -127,6 +171,7 @@ class Function:
         "name",
         "outcomes",
         "partition",
+        "paused",
         "pending",
         "queues",
         "ready",
@@ -167,7 +212,8 @@ class Function:
         """(job, connection) pairs in which the job is not offered to the connection."""
         self.ended = dict.fromkeys(JobEnd, 0)
         """How many jobs came to which end."""
-        self.limits = [0, 0, 0]
+        self.limits = list(rules.limits)
+        self.paused = rules.paused
         self.workers: dict[Peer, None] = {}
         self.sleepers: OrderedDict[Peer, None] = OrderedDict()
         """Longest asleep first. Ordered, because a dict finds its first key in linear time."""
@@ -188,14 +234,14 @@ class Function:
         job.state = QUEUED
         self.ready[priority] += 1
         self.runnable += 1
-        if self.runnable == 1:
+        if self.runnable == 1 and not self.paused:
             self.tenant.ready[self] = None
 
     def unready(self, job: Job) -> None:
         """A queued job is no longer to be had; where it stands in the queue is not touched."""
         self.ready[job.priority] -= 1
         self.runnable -= 1
-        if not self.runnable:
+        if not self.runnable and not self.paused:
             del self.tenant.ready[self]
 
     def discard(self, job: Job) -> None:
@@ -210,6 +256,16 @@ class Function:
                 late = self.late[priority]
                 late[:] = sorted(entry for entry in late if entry[1].state == QUEUED)
             self.husks = 0
+
+    def pause(self, *, paused: bool) -> None:
+        """Hand out jobs no more, or again. The caller wakes who is to be woken."""
+        self.paused = paused
+        if not self.runnable:
+            return
+        if paused:
+            del self.tenant.ready[self]
+        else:
+            self.tenant.ready[self] = None
 
     def best(self) -> int:
         """The most urgent priority with a job; only if there is any."""

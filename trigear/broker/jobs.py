@@ -4,12 +4,16 @@ States::
 
     PENDING ──committed──► QUEUED ──grabbed──► RUNNING ──terminal packet──► ENDED
        │                  ▲  │  ▲                 │
-       │ (due later)      │  │  └──lost, timeout──┘
-       └────► DELAYED ─due┘  └─► PARKED (its clients do not read) ─► QUEUED
+       │ (due later)      │  │  └──lost, timeout──┤
+       │                  │  └─► PARKED (its clients do not read) ─► QUEUED
+       └────► DELAYED ─due┘                       │
+                 ▲                                │
+                 └──lost, timeout, failed: later──┘
 
 A job that is wanted by nobody any more, is cancelled, or whose record could not be stored goes to
-ENDED from wherever it is. Three things are kept apart that are easily taken for one: whether the
-job is wanted in the background, which submissions wait for it, and whether it is over.
+ENDED from wherever it is; what is left of one that is given up may be a dead letter. Three things
+are kept apart that are easily taken for one: whether the job is wanted in the background, which
+submissions wait for it, and whether it is over.
 """
 
 from __future__ import annotations
@@ -30,6 +34,9 @@ ENDED: Final = 5
 
 STATE_NAMES: Final = ("pending", "delayed", "queued", "parked", "running", "ended")
 
+NO_NOTE: Final = ("", b"")
+"""What is known of the last attempt of a job that has had none."""
+
 
 class Job:
     """One job. The broker alone changes it.
@@ -38,7 +45,9 @@ class Job:
     entry per foreground submission, so that each gets its own terminal packet. ``seq`` orders the
     queue; a job that is queued again draws a new one. ``due`` (not before) and ``submitted`` are
     times of the wall clock, 0 for at once and for unknown. ``losses`` counts ended attempts.
-    ``gate`` lists the submissions whose reply waits for the commit of this job's record.
+    ``gate`` lists the submissions whose reply waits for the commit of this job's record. ``timer``
+    is the deadline of its assignment while it runs; before, when it is due or expires. ``note`` is
+    what is known of its last attempt: the worker's address, and its last words.
     """
 
     __slots__ = (
@@ -51,6 +60,7 @@ class Job:
         "handle",
         "key",
         "losses",
+        "note",
         "numerator",
         "priority",
         "record",
@@ -94,6 +104,7 @@ class Job:
         self.losses = 0
         self.numerator = 0
         self.denominator = 0
+        self.note = NO_NOTE
         self.worker: Peer | None = None
         self.waiters: list[Peer] = []
         self.timer: list[Any] | None = None

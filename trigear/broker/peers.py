@@ -15,6 +15,9 @@ GHOST_LIMIT: Final = 1024
 class Sink(Protocol):
     """How the broker, and connections among themselves, speak to a connection."""
 
+    address: str
+    """Where it is, for people."""
+
     exceptions: bool
     """Whether this client wants to hear of exceptions as such."""
 

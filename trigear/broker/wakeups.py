@@ -36,7 +36,7 @@ class Wakeups:
     def wake(self, function: Function, now: Now, *, fresh: bool = False) -> None:
         """Wake as many sleepers as are needed; ``fresh``: because a job was queued just now."""
         sleepers = function.sleepers
-        if not sleepers:
+        if not sleepers or function.paused:
             return
         need = function.runnable - function.covering
         if fresh and self._policy is not None:

@@ -222,7 +222,7 @@ def _show_functions(engine: Engine, session: Session, args: Sequence[bytes]) -> 
 _ENDS: Final = (
     (JobEnd.COMPLETED,),
     (JobEnd.FAILED, JobEnd.RAISED, JobEnd.EXHAUSTED, JobEnd.TIMED_OUT),
-    (JobEnd.CANCELLED, JobEnd.ABANDONED, JobEnd.DROPPED, JobEnd.NOT_STORED),
+    (JobEnd.CANCELLED, JobEnd.ABANDONED, JobEnd.EXPIRED, JobEnd.DROPPED, JobEnd.NOT_STORED),
 )
 """The ends that count as completed, failed and dropped."""
 

@@ -21,6 +21,7 @@ from trigear.broker.broker import Broker
 from trigear.broker.check import faults_of
 from trigear.broker.functions import Function, Rules, Tenant
 from trigear.broker.timers import Timers
+from trigear.engine import dead
 from trigear.engine.admin import shown
 from trigear.engine.arriving import Arriving
 from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
@@ -85,6 +86,7 @@ class Engine:
         now: the time at the start.
         durable: whether background jobs are recorded: then they leave as ``Commit`` tickets.
         term: grows with every start on the same store; see :mod:`trigear.stores.base`.
+        chance: numbers from 0 to 1 at random, for the delays of jobs that are tried again.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Engine:
         *,
         durable: bool = False,
         term: int = 0,
+        chance: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.config = config
         self.now = now
@@ -109,6 +112,7 @@ class Engine:
             wakeup=config.wakeup,
             term=term,
             outcomes=config.outcomes,
+            chance=chance,
         )
         if self._gate is not None:
             self._gate.serve(self.broker)
@@ -116,6 +120,7 @@ class Engine:
         """What is to be read from the store."""
         self.kinds = Kinds()
         """Of records that the store keeps besides jobs."""
+        self.kinds.register(dead.kind_of(self.broker))
         self.arriving: Arriving | None = None
         """While jobs are still being loaded and connections are served already."""
         self._term = term
@@ -448,7 +453,7 @@ class Engine:
         """Take new settings. Handles and the face stay as they were at the start."""
         self.config = config
         self.results.reload(config)
-        self.broker.apply_rules()
+        self.broker.apply_rules(self.now)
 
     def tenant_of(self, session: Session) -> str:
         """The tenant whose jobs a connection sees."""
@@ -506,9 +511,10 @@ class Engine:
 
     def given_up(self, job: Job, end: JobEnd) -> None:
         log.warning(
-            "background job %s of function %s is dropped: %s after %s",
+            "background job %s of function %s %s: %s after %s",
             _text(job.handle),
             _text(job.function.name),
+            "becomes a dead letter" if job.function.rules.dead_letters else "is dropped",
             end.value,
             counted(job.losses, "attempt"),
         )

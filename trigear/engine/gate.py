@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from trigear.broker.jobs import Job
+from trigear.engine.dead import place_of, record_of
 from trigear.errors import StoreError, StoreFenced, StoreUnavailable, StoreUnknown
 from trigear.stores.base import Batch, Forget, Keep, Line, Losses, Record
 
 if TYPE_CHECKING:
     from trigear.broker.broker import Broker
+    from trigear.broker.dead import DeadLetter
     from trigear.model import Now
 
 BATCH_LINES: Final = 4096
@@ -108,6 +110,21 @@ class Gate:
     def forget(self, job: Job) -> None:
         function = job.function
         self.write(function.tenant.name, Forget(function.partition.number, job.record), None)
+
+    def bury(self, letter: DeadLetter, record: int) -> None:
+        lines: tuple[Line, ...] = (record_of(letter),)
+        if record:
+            lines += (Forget(letter.partition, record),)
+        self.write(letter.tenant, Together(lines), None)
+
+    def erase(self, letter: DeadLetter, told: Pending | None = None) -> None:
+        self.write(letter.tenant, place_of(letter), told)
+
+    def revive(self, letter: DeadLetter, job: Job, told: Pending) -> None:
+        self.write(letter.tenant, Together((line_of(job), place_of(letter))), told)
+
+    def rewrite(self, job: Job) -> None:
+        self.write(job.function.tenant.name, line_of(job), None)
 
     def write(self, tenant: str, line: Line | Together, who: Job | Pending | None) -> None:
         """Have the line written in one of the next batches, behind the tenant's earlier ones.

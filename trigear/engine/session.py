@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from trigear.broker.broker import Late, QueueFull
+from trigear.broker.dead import NOTE_LIMIT
 from trigear.broker.jobs import RUNNING, Job
 from trigear.broker.peers import Peer
 from trigear.engine import admin, results, schedules
@@ -398,7 +399,7 @@ class Session(ServerConnection):
             _tell(waiters, WORK_COMPLETE, handle, result)
 
     def on_work_fail(self, handle: bytes) -> None:
-        waiters = self._broker.finish(self.peer, handle, JobEnd.FAILED, self._engine.now)
+        waiters = self._broker.fail(self.peer, handle, JobEnd.FAILED, self._engine.now)
         if isinstance(waiters, Late):
             if not self._broker.excepted(self.peer, handle):
                 self._not_mine(waiters, _NOT_MINE)
@@ -408,7 +409,7 @@ class Session(ServerConnection):
                 waiter.sink.send(packet)
 
     def on_work_exception(self, handle: bytes, exception: bytes) -> None:
-        waiters = self._broker.finish(self.peer, handle, JobEnd.RAISED, self._engine.now, exception)
+        waiters = self._broker.fail(self.peer, handle, JobEnd.RAISED, self._engine.now, exception)
         if isinstance(waiters, Late):
             if waiters is Late.GHOST:
                 self.peer.excepted = handle
@@ -428,6 +429,7 @@ class Session(ServerConnection):
     def on_work_warning(self, handle: bytes, warning: bytes) -> None:
         job = self._job_held(handle, _NOT_MINE_DATA)
         if job is not None:
+            job.note = self.address, warning[:NOTE_LIMIT]
             _tell(job.waiters, WORK_WARNING, handle, warning)
 
     def on_work_status(self, handle: bytes, numerator: bytes, denominator: bytes) -> None:
