@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple, TypeVar
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Thing = TypeVar("Thing")
 
@@ -53,6 +57,77 @@ def counted(number: object, one: str, many: str | None = None) -> str:
         many: the words behind any other number; ``one`` and an s where nothing is given.
     """
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+_NUMBER_AND_UNIT: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>[A-Za-z]*)")
+
+SECONDS: Final[Mapping[str, float]] = {
+    "": 1.0,
+    "ms": 0.001,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
+"""How long a unit of time is."""
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `500ms`, `30s`, `5m`, `24h`, `7d` or a plain number of seconds.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = _NUMBER_AND_UNIT.fullmatch(str(value).strip())
+    if found is None or found["unit"] not in SECONDS:
+        raise ValueError(f"'{value}' is not a duration: write 500ms, 30s, 5m or 24h")
+    return float(found["number"]) * SECONDS[found["unit"]]
+
+
+def show_duration(seconds: float) -> str:
+    """A duration as :func:`parse_duration` takes it, in the largest unit that gives a whole
+    number."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= SECONDS[unit] and not seconds % SECONDS[unit]:
+            return f"{seconds / SECONDS[unit]:.0f}{unit}"
+    return f"{seconds * 1000:.0f}ms" if 0 < seconds < 1 else f"{seconds:g}s"
+
+
+BYTES: Final[Mapping[str, int]] = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+}
+"""How much a unit of size is."""
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `64KiB`, `1MiB`, `2GB` or a plain number of bytes.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = _NUMBER_AND_UNIT.fullmatch(str(value).strip())
+    factor = BYTES.get(found["unit"].lower()) if found is not None else None
+    if found is None or factor is None:
+        raise ValueError(f"'{value}' is not a size: write 64KiB, 16MiB, 1GiB or a number of bytes")
+    size = float(found["number"]) * factor
+    if not size.is_integer():
+        raise ValueError(f"'{value}' is not a whole number of bytes")
+    return int(size)
+
+
+def show_size(size: int) -> str:
+    """A size as :func:`parse_size` takes it, in the largest unit that gives a whole number."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and not size % BYTES[unit.lower()]:
+            return f"{size // BYTES[unit.lower()]}{unit}"
+    return str(size)
 
 
 DEFAULT_TENANT = "default"

@@ -39,6 +39,8 @@ def test_defaults_are_gearmands() -> None:
         verbosity="ERROR",
         exceptions=False,
         attempts=0,
+        backoff=0.0,
+        dead_letters=False,
         wakeup=0,
         drain_refuses=False,
     )

@@ -486,7 +486,9 @@ def test_new_settings_leave_running_assignments_their_deadline() -> None:
 
 def test_a_timeout_of_zero_switches_the_default_off() -> None:
     world = World(
-        EngineConfig(functions={b"f": FunctionSettings(timeout=0.0, attempts=0)}, attempts=1)
+        EngineConfig(
+            functions={b"f": FunctionSettings(timeout=0.0, attempts=0)}, attempts=1, backoff=0.0
+        )
     )
     client = world.caller()
     handle = client.submit()

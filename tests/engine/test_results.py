@@ -638,7 +638,7 @@ def test_a_result_can_be_dropped_and_its_outcome_is_remembered(either):
     [
         ({"keep_results": -1.0}, "keep-results: -1.0 is negative"),
         ({"keep_results_count": 0}, "keep-results-count: 0 is below 1"),
-        ({"keep_results_size": -1}, "keep-results-size: -1 bytes is negative"),
+        ({"keep_results_size": -1}, "keep-results-size: -1 is negative"),
         ({"reuse_results": True}, "reuse-results: no results are kept; set keep-results as well"),
     ],
 )

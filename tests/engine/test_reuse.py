@@ -134,9 +134,9 @@ def test_what_did_not_succeed_is_done_again(either, packet):
 def test_a_job_that_is_there_is_joined_and_not_answered_from_an_older_one(either):
     done(either, b"old")
     client, worker = either.caller(), either.worker()
-    either.engine.results.reusing = False
+    either.engine.rules.reusing = False
     ((_, handle),) = submit(client)
-    either.engine.results.reusing = True
+    either.engine.rules.reusing = True
     assert submit(client) == [("JOB_CREATED", handle)]
     worker.grab()
     worker.tell("WORK_COMPLETE", handle, b"new")
@@ -276,7 +276,7 @@ def test_a_new_job_may_have_to_wait_for_the_store_once_more(storing):
     client = unreadable(storing)
     other = storing.caller()
     storing.writing = False
-    storing.engine.results.reusing = False
+    storing.engine.rules.reusing = False
     assert submit(other, "SUBMIT_JOB_BG") == []
     read(storing)
     assert client.heard() == [], "it joined a job that is not written yet"

@@ -379,18 +379,19 @@ def test_the_last_allowed_loss_fails_the_job() -> None:
         assert client.heard() == end
 
 
+@pytest.mark.parametrize("dead", [True, False])
 def test_a_background_job_that_is_given_up_is_logged_without_its_workload(
-    caplog: pytest.LogCaptureFixture,
+    dead: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = World(EngineConfig(attempts=1))
+    world = World(EngineConfig(attempts=1, dead_letters=dead))
     handle = world.caller().submit("SUBMIT_JOB_BG", b"f\n", b"", b"secret")
     worker = world.worker(b"f\n")
     worker.grab()
     worker.leave()
     given_up, lost = (record.getMessage() for record in caplog.records)
     assert given_up == (
-        f"background job {handle.decode()} of function f\\x0a is dropped: "
-        "attempts used up after 1 attempt"
+        f"background job {handle.decode()} of function f\\x0a "
+        f"{'becomes a dead letter' if dead else 'is dropped'}: attempts used up after 1 attempt"
     )
     assert lost == "connection 2 (127.0.0.1) closed: peer closed, 1 running job goes to others"
     assert "secret" not in caplog.text

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.wire.recording import EVERY_PACKET, decode
+from trigear.engine.config import EngineConfig
 from trigear.testing.clock import SettableClock
 from trigear.testing.memory import MemoryEngine, MemoryPeer
 from trigear.wire.codec import RES, request
 from trigear.wire.packets import name_of
 
 if TYPE_CHECKING:
-    from trigear.engine.config import EngineConfig
     from trigear.model import CloseReason
 
 NUMBERS = {packet.name: number for number, packet in EVERY_PACKET.items()}
@@ -92,11 +92,12 @@ class Caller:
 
 
 class World(MemoryEngine):
-    """The server, its clock, and who is connected to it."""
+    """The server, its clock, and who is connected to it. Where a test says nothing else, jobs that
+    are lost are queued again at once."""
 
     def __init__(self, config: EngineConfig | None = None) -> None:
         self.time = SettableClock()
-        super().__init__(self.time, config)
+        super().__init__(self.time, config or EngineConfig(backoff=0.0))
 
     def caller(self, address: str = "127.0.0.1") -> Caller:
         return Caller(self, self.connect(address))

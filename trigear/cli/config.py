@@ -14,8 +14,10 @@ from trigear.cli import config_file, serve
 from trigear.cli.groups import NearGroup
 from trigear.cli.manners import Manners, with_help, with_manners
 from trigear.cli.server import functions_of, plan_of, server_command
+from trigear.engine.settings import SETTINGS
 
 if TYPE_CHECKING:
+    import enum
     from collections.abc import Callable
 
 ORIGINS: Final = {
@@ -65,13 +67,9 @@ def show_command(path: str | None, *, as_json: bool) -> int:
         settings[name] = (ctx.params[str(option.name)], origin)
     functions = {
         name.decode(): {
-            "timeout": found.timeout,
-            "attempts": found.attempts,
-            "on_timeout": found.on_timeout and found.on_timeout.value,
-            "keep_results": found.keep_results or None,
-            "keep_results_count": found.keep_results_count if found.keep_results else None,
-            "keep_results_size": found.keep_results_size if found.keep_results else None,
-            "reuse_results": found.reuse_results or None,
+            setting.name: setting.plain(value)
+            for setting in SETTINGS
+            if (value := getattr(found, setting.field)) is not None
         }
         for name, found in functions_of(ctx).items()
     }
@@ -79,7 +77,7 @@ def show_command(path: str | None, *, as_json: bool) -> int:
         server = {
             name: {"value": value, "from": where} for name, (value, where) in settings.items()
         }
-        click.echo(json.dumps({"server": server, "function": functions}))
+        click.echo(json.dumps({"server": server, "function": functions}, default=plain))
         return 0
     click.echo("[server]")
     for name, (value, where) in settings.items():
@@ -88,8 +86,7 @@ def show_command(path: str | None, *, as_json: bool) -> int:
     for name, found in functions.items():
         click.echo(f"\n[function.{toml_value(name)}]")
         for key, value in found.items():
-            if value is not None:
-                click.echo(f"{key} = {toml_value(value)}")
+            click.echo(f"{key} = {toml_value(value)}")
     return 0
 
 
@@ -107,22 +104,11 @@ def example_command() -> int:
         known = isinstance(default, str | int | float | list | tuple)
         value = toml_value(default) if known else toml_value([] if option.multiple else "")
         click.echo(f"#{name} = {value}\n")
-    click.echo(
-        "# For the jobs of one function, whoever submits them:\n"
-        '#[function."resize"]\n'
-        "# How long a worker may take that names no time of its own; 0: any time.\n"
-        '#timeout = "30s"\n'
-        "# How often a job may be lost or time out; 0: any number of times.\n"
-        "#attempts = 10\n"
-        '#on_timeout = "reassign"\n'
-        "# How long results are kept for who asks for them later; 0: not at all. How many of a\n"
-        "# tenant's at most, and how much: the oldest go first. Whether a submission with the\n"
-        "# unique of a kept success is answered from it.\n"
-        '#keep-results = "24h"\n'
-        "#keep-results-count = 10000\n"
-        '#keep-results-size = "64MiB"\n'
-        "#reuse-results = false"
-    )
+    click.echo('# For the jobs of one function, whoever submits them:\n#[function."resize"]')
+    for setting in SETTINGS:
+        for line in textwrap.wrap(setting.about, 96):
+            click.echo(f"# {line}")
+        click.echo(f"#{setting.name} = {setting.example}")
     return 0
 
 
@@ -138,4 +124,9 @@ def toml_value(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     # JSON's strings, numbers and truth values are TOML's, too.
-    return json.dumps(value)
+    return json.dumps(value, default=plain)
+
+
+def plain(value: enum.Enum) -> object:
+    """A choice, as a file has it."""
+    return value.value

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from trigear.cli.report import Failure, Status
-from trigear.cli.values import parse_duration, parse_size
-from trigear.engine.config import FunctionSettings, OnTimeout
+from trigear.engine.config import FunctionSettings
+from trigear.engine.settings import BY_NAME
 from trigear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,13 +28,6 @@ ON_COMMAND_LINE_ONLY: Final = frozenset(
     {"config", "compat", "check", "verbose", "quiet", "no_color", "debug", "help"}
 )
 """Options by parameter name that say something about one call, not about the server."""
-
-
-FUNCTION_KEYS: Final = (
-    *("timeout", "attempts", "on_timeout"),
-    *("keep_results", "keep_results_count", "keep_results_size", "reuse_results"),
-)
-"""The keys of `[function.NAME]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +139,7 @@ def function_settings(path: str, functions: Mapping[str, Any]) -> dict[bytes, Fu
     for name, keys in functions.items():
         where = f"function.{name}"
         keys = table(path, where, keys)
-        refuse_unknown(path, where, keys, FUNCTION_KEYS)
+        refuse_unknown(path, where, keys, BY_NAME)
         found[name.encode()] = one_function(f"{path}: [{where}]", keys)
     return found
 
@@ -154,37 +147,14 @@ def function_settings(path: str, functions: Mapping[str, Any]) -> dict[bytes, Fu
 def one_function(place: str, keys: Mapping[str, Any]) -> FunctionSettings:
     settings: dict[str, Any] = {}
     for key, value in keys.items():
-        name = key.replace("-", "_")
-        if name in settings:
+        setting = BY_NAME[key.replace("_", "-")]
+        if setting.field in settings:
             raise ConfigError(f"{place} {key}", "is set twice", "once with - and once with _")
         try:
-            settings[name] = function_value(name, value)
+            settings[setting.field] = setting.parse(value)
         except ValueError as error:
             raise ConfigError(f"{place} {key}", str(error)) from error
     try:
         return FunctionSettings(**settings)
     except ConfigError as error:
         raise ConfigError(place, str(error)) from error
-
-
-def function_value(name: str, value: object) -> object:
-    if name == "reuse_results":
-        if not isinstance(value, bool):
-            raise ValueError(f"{value!r} is a switch: write true or false")
-        return value
-    if name == "keep_results_count":
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{value!r} is not a number of results")
-        return value
-    if name == "keep_results_size":
-        return parse_size(value)
-    if name == "on_timeout":
-        words = [choice.value for choice in OnTimeout]
-        if value not in words:
-            raise ValueError(f"{value!r} is not one of {', '.join(words)}")
-        return OnTimeout(value)
-    if name == "attempts":
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{value!r} is not a number of attempts; 0 means without limit")
-        return value
-    return parse_duration(value)

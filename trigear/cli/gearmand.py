@@ -339,6 +339,8 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
             verbosity=given["verbose"],
             exceptions=given["exceptions"],
             attempts=attempts_for(given["job_retries"]),
+            backoff=0.0,
+            dead_letters=False,
             wakeup=given["worker_wakeup"],
             drain_refuses=False,
         )

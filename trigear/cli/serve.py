@@ -28,6 +28,7 @@ from trigear import __version__
 from trigear.cli import exposure, process, tls
 from trigear.cli.logs import Log, LogStyle, give_file_to
 from trigear.cli.report import Failure, Status, line_for, only_one, status_of
+from trigear.engine.settings import SETTINGS
 from trigear.errors import TrigearError
 from trigear.model import counted
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("trigear.server")
 
-RENEWABLE: Final = ("functions", "attempts", "on_timeout")
+RENEWABLE: Final = ("functions", *(setting.field for setting in SETTINGS))
 """Settings of the engine that a running server takes over from a changed file."""
 
 

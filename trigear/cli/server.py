@@ -23,6 +23,7 @@ from trigear.engine.config import (
     OnTimeout,
     ServerConfig,
 )
+from trigear.engine.settings import BY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +32,18 @@ GEARMAND_FACE: Final = "gearmand-2"
 STORE: Final = Kind("store", parse_store)
 AUTHENTICATIONS: Final = ("none",)
 DEFAULTS: Final = ServerConfig()
+FUNCTION_DEFAULTS: Final = (
+    *("retry_failures", "backoff", "backoff_factor", "backoff_limit"),
+    *("expires", "dead_letters", "dead_failures", "dead_keep"),
+)
+"""Options that are settings of functions as well, and mean the same there."""
+
 KEEPALIVE: Final = Keepalive()
+
+
+def setting_of(name: str) -> Kind:
+    """The kind of value that a setting of functions has."""
+    return Kind(name, BY_NAME[name].parse)
 
 
 class ServerCommand(click.Command):
@@ -178,6 +190,58 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     help="Remember what became of so many jobs that are over, for each tenant.",
 )
 @click.option(
+    "--retry-failures/--no-retry-failures",
+    default=DEFAULTS.engine.retry_failures,
+    help="Try a background job again that its worker lets fail.",
+)
+@click.option(
+    "--backoff",
+    type=setting_of("backoff"),
+    default="auto",
+    metavar="DURATION",
+    help="How long a job waits for its second attempt; auto: not at all after its first lost"
+    " attempt, then 1s.",
+)
+@click.option(
+    "--backoff-factor",
+    type=setting_of("backoff-factor"),
+    default="2",
+    metavar="NUMBER",
+    help="How much longer it waits each further time.",
+)
+@click.option(
+    "--backoff-limit",
+    type=setting_of("backoff-limit"),
+    default="5m",
+    metavar="DURATION",
+    help="How long it waits at most.",
+)
+@click.option(
+    "--expires",
+    type=setting_of("expires"),
+    default="0s",
+    metavar="DURATION",
+    help="How long a background job may wait for its first attempt before it is given up; 0: any"
+    " time.",
+)
+@click.option(
+    "--dead-letters/--no-dead-letters",
+    default=DEFAULTS.engine.dead_letters,
+    help="Keep background jobs that are given up, as dead letters.",
+)
+@click.option(
+    "--dead-failures/--no-dead-failures",
+    default=DEFAULTS.engine.dead_failures,
+    help="Keep those that their worker lets fail as well.",
+)
+@click.option(
+    "--dead-keep",
+    type=setting_of("dead-keep"),
+    default="0s",
+    metavar="DURATION",
+    help="How long dead letters are kept; 0: for ever.",
+)
+@click.option(
     "--grace",
     type=DURATION,
     default="30s",
@@ -311,6 +375,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         attempts=attempts_for(given["job_retries"]),
         on_timeout=OnTimeout(given["on_timeout"]),
         outcomes=given["outcomes"],
+        **{name: given[name] for name in FUNCTION_DEFAULTS},
         functions=functions_of(ctx),
     )
     listen = tuple(at(folder, address) for address in given["listen"])

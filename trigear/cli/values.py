@@ -4,48 +4,15 @@ write one. Plain numbers keep the unit that Gearman's own programs give them."""
 from __future__ import annotations
 
 import datetime
-import re
 import socket
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from trigear.model import parse_duration, parse_size
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-SECONDS: Final[Mapping[str, float]] = {
-    "": 1.0,
-    "ms": 0.001,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-    "d": 86400.0,
-}
-
-BYTES: Final[Mapping[str, int]] = {
-    "": 1,
-    "b": 1,
-    "kb": 1000,
-    "mb": 1000**2,
-    "gb": 1000**3,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-}
-
-_NUMBER_AND_UNIT: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>[A-Za-z]*)")
-
-
-def parse_duration(value: object) -> float:
-    """Seconds of `500ms`, `30s`, `5m`, `24h`, `7d` or a plain number of seconds.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    found = _NUMBER_AND_UNIT.fullmatch(str(value).strip())
-    if found is None or found["unit"] not in SECONDS:
-        raise ValueError(f"'{value}' is not a duration: write 500ms, 30s, 5m or 24h")
-    return float(found["number"]) * SECONDS[found["unit"]]
+    from collections.abc import Callable
 
 
 def spell_duration(seconds: float) -> str:
@@ -69,22 +36,6 @@ def parse_whole_seconds(value: object) -> int:
     if seconds < 1 or not seconds.is_integer():
         raise ValueError(f"'{value}' is not a whole number of seconds, at least 1")
     return int(seconds)
-
-
-def parse_size(value: object) -> int:
-    """Bytes of `64KiB`, `1MiB`, `2GB` or a plain number of bytes.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    found = _NUMBER_AND_UNIT.fullmatch(str(value).strip())
-    factor = BYTES.get(found["unit"].lower()) if found is not None else None
-    if found is None or factor is None:
-        raise ValueError(f"'{value}' is not a size: write 64KiB, 16MiB, 1GiB or a number of bytes")
-    size = float(found["number"]) * factor
-    if not size.is_integer():
-        raise ValueError(f"'{value}' is not a whole number of bytes")
-    return int(size)
 
 
 def parse_time(value: object) -> datetime.datetime:

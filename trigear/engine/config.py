@@ -9,7 +9,6 @@ from ipaddress import ip_network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from trigear.broker.functions import RESULTS_COUNT, RESULTS_SIZE
 from trigear.broker.outcomes import OUTCOMES
 from trigear.errors import ConfigError
 from trigear.protocol.connection import MAX_PACKET
@@ -30,46 +29,79 @@ class OnTimeout(enum.Enum):
     FAIL = "fail"
 
 
+class Auto(enum.Enum):
+    """A choice that is left to the server."""
+
+    AUTO = "auto"
+
+
+AUTO_BACKOFF: Final = 1.0
+"""Seconds that a job waits where its backoff is left to the server: but for the first lost attempt,
+because a worker that starts again is the most common cause, and others are there."""
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionSettings:
     """Settings of one function (`[function.NAME]`); None means: the server's default.
 
-    ``timeout`` is in seconds and counts for workers that announce none themselves; 0 means none.
-    ``attempts`` is how often a job may be lost or time out; 0 means without limit.
-
-    ``keep_results`` is for how many seconds the results of its jobs are kept, 0 for not at all;
-    ``keep_results_count`` and ``keep_results_size`` (bytes) bound how many of each tenant's there
-    are. With ``reuse_results`` a submission with a unique is answered from the kept success of an
-    earlier one.
+    Durations are in seconds. :mod:`trigear.engine.settings` says what each of them does.
     """
 
     timeout: float | None = None
     attempts: int | None = None
     on_timeout: OnTimeout | None = None
-    keep_results: float = 0.0
-    keep_results_count: int = RESULTS_COUNT
-    keep_results_size: int = RESULTS_SIZE
-    reuse_results: bool = False
+    retry_failures: bool | None = None
+    backoff: float | Auto | None = None
+    backoff_factor: float | None = None
+    backoff_limit: float | None = None
+    expires: float | None = None
+    dead_letters: bool | None = None
+    dead_failures: bool | None = None
+    dead_keep: float | None = None
+    maxqueue: tuple[int, int, int] | None = None
+    paused: bool | None = None
+    keep_results: float | None = None
+    keep_results_count: int | None = None
+    keep_results_size: int | None = None
+    reuse_results: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.keep_results < 0:
-            raise ConfigError(
-                "keep-results", f"{self.keep_results} is negative", "use 0 to keep none"
-            )
-        if self.keep_results_count < 1:
+        _check(self)
+        _negative(self, "timeout", "use 0 for no timeout")
+        _negative(self, "keep_results", "use 0 to keep none")
+        _negative(self, "keep_results_size", "leave keep-results out to keep none")
+        if self.keep_results_count is not None and self.keep_results_count < 1:
             raise ConfigError(
                 "keep-results-count",
                 f"{self.keep_results_count} is below 1",
                 "leave keep-results out to keep none",
             )
-        if self.keep_results_size < 0:
-            raise ConfigError("keep-results-size", f"{self.keep_results_size} bytes is negative")
         if self.reuse_results and not self.keep_results:
             raise ConfigError("reuse-results", "no results are kept", "set keep-results as well")
-        if self.timeout is not None and self.timeout < 0:
-            raise ConfigError("timeout", f"{self.timeout} is negative", "use 0 for no timeout")
-        if self.attempts is not None and self.attempts < 0:
-            raise ConfigError("attempts", f"{self.attempts} is negative", "use 0 for no limit")
+
+
+def _check(settings: FunctionSettings | EngineConfig) -> None:
+    """Refuse what is out of range.
+
+    Raises:
+        ConfigError: something is.
+    """
+    _negative(settings, "attempts", "use 0 for no limit")
+    _negative(settings, "backoff", "use 0 for no delay")
+    _negative(settings, "expires", "use 0 for no limit")
+    _negative(settings, "dead_keep", "use 0 for ever")
+    factor, limit = settings.backoff_factor, settings.backoff_limit
+    if factor is not None and factor < 1:
+        raise ConfigError("backoff-factor", f"{factor} is below 1", "use 1 for equal delays")
+    if limit is not None and limit <= 0:
+        raise ConfigError("backoff-limit", f"{limit} is no time", "use a backoff of 0 for none")
+
+
+def _negative(settings: FunctionSettings | EngineConfig, field: str, remedy: str) -> None:
+    """Refuse a number below zero."""
+    value = getattr(settings, field)
+    if isinstance(value, int | float) and value < 0:
+        raise ConfigError(field.replace("_", "-"), f"{value} is negative", remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +115,9 @@ class EngineConfig:
         pid: what the text command `getpid` answers.
         max_packet: largest payload accepted, in bytes.
         exceptions: whether clients get WORK_EXCEPTION without asking for it.
-        attempts: how often a job may be lost with its worker or time out before it is given up;
-            0 means without limit.
-        on_timeout: what becomes of a job whose worker took too long.
+        on_timeout, attempts, retry_failures, backoff, backoff_factor, backoff_limit, expires,
+            dead_letters, dead_failures, dead_keep: what holds for functions that say nothing
+            else; see :mod:`trigear.engine.settings`.
         wakeup: None wakes as many sleeping workers as there are jobs; a number wakes that many
             for every job as gearmand's `-w` does, 0 all of them.
         drain_refuses: whether a draining server refuses new jobs, hands out none and sends idle
@@ -102,8 +134,16 @@ class EngineConfig:
     pid: int = 0
     max_packet: int = MAX_PACKET
     exceptions: bool = False
-    attempts: int = 10
     on_timeout: OnTimeout = OnTimeout.REASSIGN
+    attempts: int = 10
+    retry_failures: bool = False
+    backoff: float | Auto = Auto.AUTO
+    backoff_factor: float = 2.0
+    backoff_limit: float = 300.0
+    expires: float = 0.0
+    dead_letters: bool = True
+    dead_failures: bool = False
+    dead_keep: float = 0.0
     wakeup: int | None = None
     drain_refuses: bool = True
     functions: Mapping[bytes, FunctionSettings] = field(
@@ -124,10 +164,9 @@ class EngineConfig:
             raise ConfigError("max packet", f"{self.max_packet} bytes is below the least, 1024")
         if self.wakeup is not None and not 0 <= self.wakeup <= 255:
             raise ConfigError("worker wakeup", f"{self.wakeup} is not between 0 and 255")
-        if self.attempts < 0:
-            raise ConfigError("attempts", f"{self.attempts} is negative", "use 0 for no limit")
         if self.outcomes < 0:
             raise ConfigError("outcomes", f"{self.outcomes} is negative", "use 0 for none")
+        _check(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,17 +19,16 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from trigear.broker.broker import Broker
 from trigear.broker.check import faults_of
-from trigear.broker.functions import Function, Rules, Tenant
 from trigear.broker.timers import Timers
 from trigear.engine import dead
 from trigear.engine.admin import shown
 from trigear.engine.arriving import Arriving
-from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
 from trigear.engine.gate import Commit, Gate
 from trigear.engine.reads import Reads
 from trigear.engine.records import Kinds
 from trigear.engine.restore import restore
 from trigear.engine.results import Results
+from trigear.engine.rules import RuleBook
 from trigear.engine.scheduler import Scheduler
 from trigear.engine.session import Session
 from trigear.errors import StoreError, TrigearInternalError
@@ -40,8 +39,10 @@ from trigear.wire.packets import JOB_CREATED, name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from trigear.broker.functions import Function, Tenant
     from trigear.broker.jobs import Job
     from trigear.broker.peers import Peer
+    from trigear.engine.config import EngineConfig
     from trigear.engine.gate import Pending, Together
     from trigear.engine.reads import Fetch
     from trigear.protocol.server import ServerConnection
@@ -104,9 +105,10 @@ class Engine:
         self._touched: list[Session] = []
         self.touch = cast("Callable[[ServerConnection], object]", self._touched.append)
         self._gate = Gate() if durable else None
+        self.rules = RuleBook(config)
         self.broker = Broker(
             mint,
-            self._rules_of,
+            self.rules.rules,
             self,
             keeper=self._gate,
             wakeup=config.wakeup,
@@ -120,11 +122,13 @@ class Engine:
         """What is to be read from the store."""
         self.kinds = Kinds()
         """Of records that the store keeps besides jobs."""
+        # First: they say how long dead letters are kept, and when jobs expire.
+        self.kinds.register(self.rules.kind())
         self.kinds.register(dead.kind_of(self.broker))
         self.arriving: Arriving | None = None
         """While jobs are still being loaded and connections are served already."""
         self._term = term
-        self.results = Results(self, self._rules_of, durable=durable)
+        self.results = Results(self, self.rules.rules, durable=durable)
         self.scheduler = Scheduler(self, mint)
         self._sessions: dict[int, Session] = {}
         self._nobody = Session(self, 0, "-")
@@ -451,24 +455,12 @@ class Engine:
 
     def reload(self, config: EngineConfig) -> None:
         """Take new settings. Handles and the face stay as they were at the start."""
-        self.config = config
-        self.results.reload(config)
+        self.config = self.rules.config = config
         self.broker.apply_rules(self.now)
 
     def tenant_of(self, session: Session) -> str:
         """The tenant whose jobs a connection sees."""
         return DEFAULT_TENANT
-
-    def _rules_of(self, tenant: str, function: bytes) -> Rules:
-        config = self.config
-        own = config.functions.get(function, _NO_SETTINGS)
-        on_timeout = config.on_timeout if own.on_timeout is None else own.on_timeout
-        rules = Rules(
-            timeout=own.timeout or 0.0,
-            attempts=config.attempts if own.attempts is None else own.attempts,
-            fail_on_timeout=on_timeout is OnTimeout.FAIL,
-        )
-        return self.results.rules(rules, own)
 
     # Views
 
@@ -519,8 +511,6 @@ class Engine:
             counted(job.losses, "attempt"),
         )
 
-
-_NO_SETTINGS: Final = FunctionSettings()
 
 _ORDINARY: Final = frozenset(
     {

@@ -14,6 +14,7 @@ STATE_WORDS: Final = {
     JobEnd.RAISED: "exception",
     JobEnd.EXHAUSTED: "dead",
     JobEnd.TIMED_OUT: "timeout",
+    JobEnd.EXPIRED: "expired",
     JobEnd.CANCELLED: "cancelled",
     JobEnd.ABANDONED: "abandoned",
     JobEnd.DROPPED: "dropped",

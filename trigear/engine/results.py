@@ -7,7 +7,6 @@ the reply's place among the others of its connection is held until they are.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from trigear.broker.broker import QueueFull
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from trigear.broker.functions import Rules, Tenant
     from trigear.broker.jobs import Job
-    from trigear.engine.config import EngineConfig, FunctionSettings
     from trigear.engine.engine import Engine
     from trigear.engine.finding import Told
     from trigear.engine.session import Session
@@ -50,25 +48,11 @@ class Results:
         self.kept = Shelves(engine, rules, durable=durable)
         self.reused = 0
         """How many submissions were answered from a kept result."""
-        self.reusing = False
+
+    @property
+    def reusing(self) -> bool:
         """Whether there may be a function whose results are reused."""
-        self.reload(engine.config)
-
-    def reload(self, config: EngineConfig) -> None:
-        """Take new settings."""
-        self.reusing = any(own.reuse_results for own in config.functions.values())
-
-    def rules(self, rules: Rules, own: FunctionSettings) -> Rules:
-        """The rules of a function, with what its settings say of results."""
-        if not own.keep_results:
-            return rules
-        return replace(
-            rules,
-            keep_results=own.keep_results,
-            results_count=own.keep_results_count,
-            results_size=own.keep_results_size,
-            reuse_results=own.reuse_results,
-        )
+        return self._engine.rules.reusing
 
     def ended(self, job: Job, end: JobEnd, attempts: int, data: bytes, now: Now) -> bool:
         """A job ended whose function keeps results; see :class:`trigear.broker.assignments`."""

@@ -17,6 +17,7 @@ import errno
 import gc
 import logging
 import os
+import random
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -192,7 +193,14 @@ async def _serve(
     """As :func:`serve`, with a store that is open."""
     term = tenure.term
     mint = HandleMint(config.engine.handle_prefix, tenure.key, term << TERM_SHIFT)
-    engine = Engine(config.engine, mint, now(), durable=store is not None, term=term)
+    engine = Engine(
+        config.engine,
+        mint,
+        now(),
+        durable=store is not None,
+        term=term,
+        chance=random.Random().random,  # noqa: S311 - jitter, not a secret
+    )
     loading = None
     if store is not None:
         loading = Loading(store, engine, limiter, own_process=own_process)

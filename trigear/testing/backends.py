@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from trigear.engine.config import EngineConfig, OnTimeout
+from trigear.model import parse_duration
 from trigear.testing.clock import SettableClock
 from trigear.testing.memory import MemoryEngine, MemoryPeer
 
@@ -25,9 +26,16 @@ _SWITCHES: Final = {
 }
 
 
+_OWN: Final = frozenset(
+    {"on_timeout", "max_packet", "backoff", "expires", "dead_letters", "retry_failures"}
+)
+"""Settings that gearmand does not have."""
+
+
 def engine_config(settings: Mapping[str, str]) -> EngineConfig:
-    """The configuration that a transcript asks for. Jobs are retried without limit by default."""
-    known = {*_SWITCHES, "on_timeout", "max_packet"}
+    """The configuration that a transcript asks for. By default jobs are retried without limit and
+    delay, and leave no dead letters."""
+    known = {*_SWITCHES, *_OWN}
     if strange := set(settings) - known:
         raise ValueError(f"unknown settings: {', '.join(sorted(strange))}")
     return EngineConfig(
@@ -36,6 +44,10 @@ def engine_config(settings: Mapping[str, str]) -> EngineConfig:
         attempts=int(settings.get("attempts", 0)),
         wakeup=int(settings["wakeup"]) if "wakeup" in settings else None,
         on_timeout=OnTimeout(settings.get("on_timeout", "reassign")),
+        backoff=parse_duration(settings.get("backoff", 0)),
+        expires=parse_duration(settings.get("expires", 0)),
+        dead_letters="dead_letters" in settings,
+        retry_failures="retry_failures" in settings,
         max_packet=int(settings.get("max_packet", 64 * 1024 * 1024)),
     )
 
