@@ -4,6 +4,7 @@ write one. Plain numbers keep the unit that Gearman's own programs give them."""
 from __future__ import annotations
 
 import datetime
+import re
 import socket
 from typing import TYPE_CHECKING, Final
 
