@@ -273,6 +273,19 @@ def test_a_failure_of_a_job_that_has_ended_is_dropped(make):
     assert worker.fail(job) is Late.GHOST
 
 
+def test_a_second_answer_of_who_had_the_job_twice_is_dropped(make):
+    world = make(Rules(timeout=2, retry_failures=True))
+    worker = world.worker()
+    job = world.connect().background()
+    assert worker.grab() is job
+    world.pass_time(4)
+    # It still owes an answer for the first time, but may have the job again.
+    assert worker.grab() is job
+    assert worker.complete(job) is None
+    assert worker.fail(job) is Late.GHOST
+    assert world.ended == {JobEnd.COMPLETED: 1}
+
+
 # Expiry
 
 

@@ -240,7 +240,7 @@ class Assignments:
         held = job is not None
         if job is None:
             job = peer.ghosts.get(handle)
-        if job is None or not job.background or (job.state == RUNNING and not held):
+        if job is None or not job.background or (job.state in (RUNNING, ENDED) and not held):
             return self.finish(peer, handle, end, now, text)
         function = job.function
         rules = function.rules
