@@ -58,13 +58,15 @@ if TYPE_CHECKING:
 
 JOBS = 100_000
 ASSIGNS = frozenset({JOB_ASSIGN, JOB_ASSIGN_ALL, JOB_ASSIGN_UNIQ})
-FUNCTIONS = [b"f", b"g", b"slow", b"strict"]
+FUNCTIONS = [b"f", b"g", b"slow", b"strict", b"again", b"harsh"]
 CONFIG = EngineConfig(
     attempts=3,
     soft_mark=1 << 12,
     functions={
         b"slow": FunctionSettings(timeout=1.0),
         b"strict": FunctionSettings(timeout=1.0, on_timeout=OnTimeout.FAIL),
+        b"again": FunctionSettings(retry_failures=True, backoff=0.5, expires=2.0, dead_keep=3.0),
+        b"harsh": FunctionSettings(dead_failures=True, timeout=2.0),
     },
 )
 
