@@ -80,7 +80,7 @@ class Server:
         hub: Hub,
         addresses: Sequence[str],
         config: ServerConfig,
-        tls: Listening | None,
+        tls: Listening | None = None,
     ) -> None:
         self._engine = engine
         self._hub = hub
