@@ -15,7 +15,7 @@ from trigear.runtime.worker import Worker, WorkerJob
 
 if TYPE_CHECKING:
     from tests.conftest import ForeignServer
-    from trigear.runtime.shift import Crew
+    from trigear.runtime.crew import Crew
 
 
 @pytest.mark.peers

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio_asyncio
 
 from trigear.model import public
+from trigear.runtime.job import JobFace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,39 +21,13 @@ if TYPE_CHECKING:
 
 
 @public
-class AsyncioJob:
+class AsyncioJob(JobFace):
     """One job, for a handler written for asyncio.
 
     The same as :class:`~trigear.runtime.job.WorkerJob`, with calls to be awaited there.
     """
 
-    __slots__ = ("_job",)
-
-    def __init__(self, job: WorkerJob) -> None:
-        self._job = job
-
-    def __repr__(self) -> str:
-        return repr(self._job)
-
-    @property
-    def function(self) -> bytes:
-        return self._job.function
-
-    @property
-    def handle(self) -> bytes:
-        return self._job.handle
-
-    @property
-    def unique(self) -> bytes:
-        return self._job.unique
-
-    @property
-    def workload(self) -> bytes:
-        return self._job.workload
-
-    @property
-    def over(self) -> bool:
-        return self._job.over
+    __slots__ = ()
 
     async def status(self, numerator: int, denominator: int) -> None:
         """As :meth:`WorkerJob.status`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 import trio
 
@@ -11,7 +11,11 @@ from trigear.model import printable, public
 from trigear.runtime.values import as_data
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trigear.protocol.events import Assigned
+
+Args = TypeVarTuple("Args")
 
 
 class Outlet(Protocol):
@@ -94,17 +98,11 @@ class WorkerJob:
         # The machine's own check is not enough: the same job may have come back to this worker,
         # and what is left of its first run shall not speak for the second.
         if self.over:
-            raise LocalProtocolError(f"{self!r} is over: nothing can be said about it any more")
+            raise over(self)
 
 
-@public
-class ThreadJob:
-    """One job, for a handler that is a plain function and runs in a thread.
-
-    The same as :class:`WorkerJob`, with calls that block. A thread cannot be stopped from outside:
-    ``over`` tells a handler that it works for nothing, and so does the LocalProtocolError that
-    :meth:`status`, :meth:`data` and :meth:`warning` raise then.
-    """
+class JobFace:
+    """What a handler sees of its job where the calls are not those of Trio."""
 
     __slots__ = ("_job",)
 
@@ -134,17 +132,41 @@ class ThreadJob:
     def over(self) -> bool:
         return self._job.over
 
+
+@public
+class ThreadJob(JobFace):
+    """One job, for a handler that is a plain function and runs in a thread.
+
+    The same as :class:`WorkerJob`, with calls that block. A thread cannot be stopped from outside:
+    ``over`` tells a handler that it works for nothing, and so does the LocalProtocolError that
+    :meth:`status`, :meth:`data` and :meth:`warning` raise then.
+    """
+
+    __slots__ = ()
+
     def status(self, numerator: int, denominator: int) -> None:
         """As :meth:`WorkerJob.status`."""
-        trio.from_thread.run(self._job.status, numerator, denominator)
+        self._say(self._job.status, numerator, denominator)
 
     def data(self, data: bytes) -> None:
         """As :meth:`WorkerJob.data`."""
-        trio.from_thread.run(self._job.data, data)
+        self._say(self._job.data, data)
 
     def warning(self, data: bytes) -> None:
         """As :meth:`WorkerJob.warning`."""
-        trio.from_thread.run(self._job.warning, data)
+        self._say(self._job.warning, data)
+
+    def _say(self, call: Callable[[*Args], Awaitable[None]], *args: *Args) -> None:
+        try:
+            trio.from_thread.run(call, *args)
+        except trio.RunFinishedError:
+            # The program has left Trio, and its thread behind.
+            raise over(self._job) from None
+
+
+def over(job: WorkerJob) -> LocalProtocolError:
+    """What is raised when something is said of a job that is over."""
+    return LocalProtocolError(f"{job!r} is over: nothing can be said about it any more")
 
 
 def text(name: bytes) -> str:

@@ -3,9 +3,8 @@
 Theory of operation. The functions of a worker are sorted into *lanes*: one for all that have no
 limit of their own, one for each that has. A lane has a connection of its own to every server, so
 that it can stop grabbing while others go on: taking a function back instead would take its running
-jobs away on gearmand. A grab takes a place in its lane and in the worker; a job keeps the place
-until its handler has ended, NO_JOB gives it back, and a connection that finds no place stands in
-line until one is free.
+jobs away on gearmand. A grab takes a place (see :mod:`trigear.runtime.crew`), NO_JOB gives it back,
+and a connection that finds no place stands in line until one is free.
 
 How a job that does not end by itself is handed back depends on the server:
 
@@ -20,6 +19,9 @@ cancelled
 the worker is cancelled       the connection is closed                the connection is closed
 ============================  ======================================  ============================
 
+A handler that goes on all the same hands nothing back until it ends or, three seconds later, is
+taken for a stray: then this happens without it.
+
 Closing takes all jobs of a connection along. So where a server is not in extended mode and a
 function of the lane has a timeout, a connection carries one job at a time, and the lane opens
 another connection whenever all are busy. Such servers are not told of the timeout either:
@@ -30,24 +32,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trigear.errors import ConnectionLost, JobFailed, Refused, TrigearError
+from trigear.errors import ConnectionLost, JobFailed, Refused
 from trigear.protocol import events
 from trigear.protocol.worker import State, WorkerConnection
-from trigear.runtime.job import WorkerJob, text
+from trigear.runtime.crew import Held
 from trigear.runtime.telling import as_result, for_log, in_words
 from trigear.runtime.values import again
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator
 
+    from trigear.runtime.crew import Call, Crew, Function, Lane
     from trigear.runtime.link import Link
 
 log: Final = logging.getLogger("trigear.worker")
@@ -58,169 +58,6 @@ hang, and shall not race with the release of those that do not."""
 
 LEAST_TIMEOUT_MS: Final = 1000
 """Servers raise shorter timeouts to this."""
-
-Call = Callable[[WorkerJob], Awaitable[bytes | None]]
-"""A handler of whatever kind, to be called on Trio."""
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A function and how it is done; times in seconds."""
-
-    call: Call
-    timeout: float | None = None
-    concurrency: int | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Lane:
-    """Functions that share a limit and their connections."""
-
-    functions: Mapping[bytes, Function]
-    limit: int
-    taken: int = 0
-
-    @property
-    def timed(self) -> bool:
-        """Whether a job of it may have to be handed back while others run."""
-        return any(function.timeout is not None for function in self.functions.values())
-
-
-@dataclass(slots=True)
-class Counts:
-    """How the jobs of a worker have ended so far."""
-
-    started: int = 0
-    completed: int = 0
-    failed: int = 0
-    raised: int = 0
-    released: int = 0
-    lost: int = 0
-
-
-@dataclass(eq=False, slots=True)
-class Crew:
-    """What all connections of a running worker share.
-
-    ``total`` is how many jobs it may begin in its life; None for any number. ``over`` is set when
-    it shall end, because of ``failure`` or because nobody is at work any more. ``busy`` are the
-    functions of jobs that have just ended, for whoever looks for the one that took so long.
-    """
-
-    functions: Mapping[bytes, Function]
-    max_jobs: int
-    name: bytes
-    heartbeat: float | None
-    total: int | None = None
-    counts: Counts = field(default_factory=Counts)
-    shifts: list[Shift] = field(default_factory=list)
-    draining: trio.Event = field(default_factory=trio.Event)
-    drained_by: float = math.inf
-    failure: TrigearError | None = None
-    over: trio.Event = field(default_factory=trio.Event)
-    keepers: int = 0
-    ending: bool = False
-    jobs: trio.Nursery = field(init=False)
-    busy: set[bytes] = field(default_factory=set)
-    _waits: set[trio.CancelScope] = field(default_factory=set)
-    _taken: int = 0
-    _begun: int = 0
-    _line: deque[Shift] = field(default_factory=deque)
-
-    def lanes(self) -> list[Lane]:
-        """The lanes of all functions."""
-        shared = {
-            name: function
-            for name, function in self.functions.items()
-            if function.concurrency is None
-        }
-        lanes = [Lane(shared, self.max_jobs)] if shared else []
-        return lanes + [
-            Lane({name: function}, min(function.concurrency, self.max_jobs))
-            for name, function in self.functions.items()
-            if function.concurrency is not None
-        ]
-
-    def take(self, shift: Shift) -> bool:
-        """Take a place for a job; if there is none, stand in line for it."""
-        lane = shift.lane
-        if self.draining.is_set() or self.ending:
-            return False
-        left = self.total is None or self._begun < self.total
-        if left and self._taken < self.max_jobs and lane.taken < lane.limit:
-            self._taken += 1
-            lane.taken += 1
-            self._begun += 1
-            return True
-        if shift not in self._line:
-            self._line.append(shift)
-        return False
-
-    def give(self, lane: Lane, *, unused: bool = False) -> None:
-        """Give a place back; ``unused`` if no job has begun on it. The next in line take it."""
-        self._taken -= 1
-        lane.taken -= 1
-        self._begun -= unused
-        line, self._line = self._line, deque()
-        for shift in line:
-            shift.grab()
-
-    def drain(self, grace: float) -> None:
-        """Begin no job any more; end when those that run have ended, or after the grace."""
-        self.drained_by = min(self.drained_by, trio.current_time() + grace)
-        self.draining.set()
-        for scope in self._waits:
-            scope.cancel()
-        for shift in list(self.shifts):
-            shift.drain()
-
-    @contextmanager
-    def until_drained(self) -> Iterator[trio.CancelScope]:
-        """Cancel the body when the worker drains: what waits for a server shall not hold it up."""
-        with trio.CancelScope() as scope:
-            if self.draining.is_set():
-                scope.cancel()
-            self._waits.add(scope)
-            try:
-                yield scope
-            finally:
-                self._waits.discard(scope)
-
-    def began(self) -> None:
-        """Note that a job was begun; the last one begins the end."""
-        self.counts.started += 1
-        if self.total is not None and self.counts.started >= self.total:
-            self.drain(math.inf)
-
-    def stood_still(self, seconds: float) -> None:
-        """Hear that the event loop did not get on."""
-        names = self.busy.union(*(shift.functions for shift in self.shifts))
-        busy = f", busy with {', '.join(sorted(map(text, names)))}" if names else ""
-        log.warning(
-            "the event loop stood still for %.1f s%s: meanwhile no other job goes on, and servers"
-            " hear no sign of life. A handler that computes or blocks belongs into a thread: make"
-            " it a plain `def`",
-            seconds,
-            busy,
-        )
-
-    def fail(self, failure: TrigearError) -> None:
-        """End the worker with this error."""
-        self.failure = self.failure or failure
-        self.over.set()
-
-
-class Held(WorkerJob):
-    """A job in the hands of a shift."""
-
-    __slots__ = ("deadline", "notice", "scope", "timeout")
-
-    def __init__(self, assigned: events.Assigned, shift: Shift, timeout: float | None) -> None:
-        super().__init__(assigned, shift)
-        self.timeout = math.inf if timeout is None else timeout
-        self.deadline = trio.current_time() + self.timeout
-        self.scope = trio.CancelScope(deadline=self.deadline)
-        self.notice: str | None = None  # why the server does not want it any more
 
 
 class Shift:
@@ -290,7 +127,7 @@ class Shift:
             # A server that keeps running jobs where they are shall not go on waking this worker.
             self._unregister()
         for job in self._held:
-            job.scope.deadline = min(job.deadline, self.crew.drained_by)
+            job.stop_by(self.crew.drained_by)
         self._see_whether_done()
 
     def end(self, failure: ConnectionLost) -> None:
@@ -310,7 +147,7 @@ class Shift:
             self.crew.give(self.lane, unused=True)
         self._working = False
         for job in self._held:
-            job.scope.cancel()
+            job.stop()
         if not self._held:
             self.idle.set()
 
@@ -366,7 +203,7 @@ class Shift:
                 for job in self._held:
                     if job.handle == event.handle:
                         job.notice = event.reason
-                        job.scope.cancel()
+                        job.stop()
             case events.Disowned():
                 log.warning(
                     "the server did not take an answer, its job went to somebody else: %s",
@@ -395,8 +232,9 @@ class Shift:
             self._see_whether_done()
         else:
             self._held.add(job)
+            self.crew.doing.add(job)
             self.crew.began()
-            job.scope.deadline = min(job.deadline, self.crew.drained_by)
+            job.stop_by(min(job.deadline, self.crew.drained_by))
             self.crew.jobs.start_soon(self._do, job, function)
             if self.alone:
                 self.need_another()
@@ -411,21 +249,33 @@ class Shift:
             try:
                 await self._call(job, function.call)
             finally:
-                job.over = True
                 self.crew.busy.add(job.function)
-                self._held.discard(job)
-                self.link.kick()
-                if self._leaving and not self._held:
-                    self.idle.set()
+                self._is_done_with(job)
             self._see_whether_done()
             if job.left_behind is not None:
-                await job.left_behind.wait()
+                await self.crew.wait_for_thread(job, job.left_behind)
         except BaseException:
             # The whole worker is cancelled, or the program ends: no time to begin anything.
             self.crew.ending = True
             raise
         finally:
-            self.crew.give(self.lane)
+            self.crew.ended(job)
+        self.grab()
+
+    def _is_done_with(self, job: Held) -> None:
+        """Nothing is said of the job any more."""
+        job.over = True
+        self._held.discard(job)
+        self.link.kick()
+        if self._leaving and not self._held:
+            self.idle.set()
+
+    def give_up_stray(self, job: Held) -> None:
+        """The job's handler goes on although it was told to stop: do without it."""
+        self._give_up(job)
+        self._is_done_with(job)
+        self.crew.stray(job)
+        self._see_whether_done()
         self.grab()
 
     async def _call(self, job: Held, call: Call) -> None:
@@ -435,16 +285,20 @@ class Shift:
             try:
                 result = await call(job)
             except Exception as error:
-                if trio.current_effective_deadline() == -math.inf:
+                if job.stray_since is not None:
+                    log.debug("%r raised when nobody listened any more", job, exc_info=error)
+                elif trio.current_effective_deadline() == -math.inf:
                     # It stopped, in its own way.
                     log.debug("%r raised when it was cancelled", job, exc_info=error)
                     self._give_up(job)
                 else:
                     self._raised(job, error)
             else:
-                self._returned(job, result)
+                if job.stray_since is None:
+                    self._returned(job, result)
             return
-        self._give_up(job)
+        if job.stray_since is None:
+            self._give_up(job)
 
     def _returned(self, job: Held, result: object) -> None:
         try:

@@ -38,9 +38,10 @@ is cancelled from outside        nothing: the connection closes, and the server 
 
 Being cancelled: :meth:`Worker.run` cancels its handlers, gives them two seconds to answer, sends
 what is queued for at most two more and closes its connections, so that the jobs go to others; it
-returns when the handlers have ended. In a handler, ``job.status``, ``job.data`` and
-``job.warning`` have queued what they were given before they can be cancelled. A thread is left to
-itself, its answer is dropped.
+returns when the handlers have ended. In a handler, ``job.status``, ``job.data`` and ``job.warning``
+have queued what they were given before they can be cancelled. A thread is left to itself, its
+answer is dropped. A handler that goes on three seconds after it was told to stop, at its timeout
+or for another reason, loses its job and its place: others are begun beside it.
 """
 
 from __future__ import annotations
@@ -64,11 +65,12 @@ from trigear.model import public
 from trigear.protocol.worker import WorkerConnection
 from trigear.runtime.address import Address, as_address
 from trigear.runtime.backoff import STEADY_SECONDS, Backoff, delay
+from trigear.runtime.crew import Crew, Function, Lane
 from trigear.runtime.job import ThreadJob, WorkerJob, text
 from trigear.runtime.link import check_tls, hidden_nursery, open_link, open_stream
 from trigear.runtime.opening import check_trio
 from trigear.runtime.program import Program, program
-from trigear.runtime.shift import Crew, Function, Lane, Shift
+from trigear.runtime.shift import Shift
 from trigear.runtime.telling import watched
 from trigear.runtime.threads import in_thread
 from trigear.runtime.values import as_name
@@ -76,7 +78,7 @@ from trigear.runtime.values import as_name
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from trigear.runtime.shift import Call
+    from trigear.runtime.crew import Call
     from trigear.security.tls import ClientTLS
 
 __all__ = [
@@ -117,7 +119,8 @@ class WorkerStatistics:
 
     ``connections`` counts those on which functions are announced; ``running`` the jobs held at the
     moment. Of the others ``released`` were given back unharmed, ``lost`` had an end of which no
-    server could be told or wanted to be.
+    server could be told or wanted to be. ``strays`` are handlers that go on, seconds after they
+    were told to stop; others do their jobs.
     """
 
     connections: int = 0
@@ -128,6 +131,7 @@ class WorkerStatistics:
     raised: int = 0
     released: int = 0
     lost: int = 0
+    strays: int = 0
 
 
 @public
@@ -164,7 +168,7 @@ class Worker:
         self.name = name or f"{platform.node() or 'worker'}-{os.getpid()}"
         self.heartbeat = heartbeat
         self._functions: dict[bytes, Function] = {}
-        self._limiter = trio.CapacityLimiter(max_jobs)
+        self._limiter = trio.CapacityLimiter(threads_for(max_jobs))
         self._aio: ModuleType | None = None
         self._crew: Crew | None = None
 
@@ -330,7 +334,7 @@ class Worker:
         if max_jobs < 1:
             raise ValueError(f"max_jobs={max_jobs}: a worker does at least one job at a time")
         self.max_jobs = max_jobs
-        self._limiter.total_tokens = max_jobs
+        self._limiter.total_tokens = threads_for(max_jobs)
 
     def drain(self, grace: float = math.inf) -> None:
         """Begin no job any more; :meth:`run` returns when those that run have ended.
@@ -367,7 +371,13 @@ class Worker:
             raised=counts.raised,
             released=counts.released,
             lost=counts.lost,
+            strays=crew.strays,
         )
+
+
+def threads_for(max_jobs: int) -> int:
+    """Threads that so many jobs may take: places limit them, but for the strays."""
+    return 2 * max_jobs
 
 
 _importing: str | None = None
@@ -467,6 +477,7 @@ async def _work(crew: Crew, places: list[_Place], task_status: trio.TaskStatus[N
                     for lane in lanes
                 ]
                 crew.keepers = len(posts)
+                nursery.start_soon(crew.look_for_strays)
                 for post in posts:
                     nursery.start_soon(post.keep)
                 await crew.over.wait()

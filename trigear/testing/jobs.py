@@ -16,7 +16,7 @@ from trigear.runtime.telling import as_result
 from trigear.runtime.values import as_data, as_name
 
 if TYPE_CHECKING:
-    from trigear.runtime.shift import Function
+    from trigear.runtime.crew import Function
     from trigear.runtime.worker import Worker
 
 HANDLE: Final = b"H:fake:1"
