@@ -76,6 +76,7 @@ class DurableServer:
         folder: where its files are.
         program: what is started; gets trigear's arguments.
         options: more arguments.
+        store: where the queue is if not beside it.
         face: whether these make it gearmand, which has other options for the rest.
     """
 
@@ -85,6 +86,7 @@ class DurableServer:
         *,
         program: Sequence[str] = TRIGEAR,
         options: Sequence[str] = (),
+        store: str | None = None,
         face: bool = False,
     ) -> None:
         self.folder = folder
@@ -93,6 +95,8 @@ class DurableServer:
         self.lines: list[str] = []
         """What it said on standard error in this life, up to the start."""
         places = ["--state-dir", str(folder / "state")]
+        if store is not None:
+            places = ["--store", store]
         if face:
             places = ["--log-file", "stderr", "--pid-file", str(folder / "x.pid")]
         listen = ["--listen", f"unix:{self.path}"]

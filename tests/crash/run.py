@@ -11,12 +11,13 @@ end:
   answer to what it sent behind its WORK_COMPLETE, everything that was submitted later is written
   later, so if a later submission was answered in the same life of the server, the end was on the
   disk;
-* at the very end the queue is empty, in memory and in the file.
+* at the very end the queue is empty, in memory and in the store.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sqlite3
 import sys
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.crash.process import DurableServer, Link
+from tests.postgres import Cluster
 from trigear.wire.codec import request
 from trigear.wire.packets import (
     CAN_DO,
@@ -121,6 +123,8 @@ class Crash:
         kills: how many.
         chance: when.
         say: is told how it goes.
+        cluster: where the queue is if not in a file; it runs.
+        url: how it is named, if not by its own name.
     """
 
     def __init__(
@@ -129,9 +133,14 @@ class Crash:
         kills: int,
         chance: random.Random,
         say: Callable[[str], object] = lambda _text: None,
+        cluster: Cluster | None = None,
+        url: str | None = None,
     ) -> None:
         self.record = Record()
-        self.server = DurableServer(folder)
+        self.cluster = cluster
+        if cluster is not None and url is None:
+            url = cluster.url()
+        self.server = DurableServer(folder, store=url)
         self._kills = kills
         self._chance = chance
         self._say = say
@@ -150,8 +159,7 @@ class Crash:
         try:
             for number in range(self._kills):
                 self._live()
-                # Nothing sets it: the moment of the kill is chance alone.
-                threading.Event().wait(self._chance.uniform(0.0, LONGEST_LIFE))
+                self._wait_and_disturb()
                 with self._changed:
                     self._up = False
                 self.server.kill()
@@ -171,6 +179,11 @@ class Crash:
             for thread in threads:
                 thread.join()
         return self.record.faults()
+
+    def _wait_and_disturb(self) -> None:
+        """What happens between start and kill."""
+        # Nothing sets it: the moment of the kill is chance alone.
+        threading.Event().wait(self._chance.uniform(0.0, LONGEST_LIFE))
 
     def _live(self) -> None:
         self.server.start()
@@ -195,10 +208,15 @@ class Crash:
                 time.sleep(0.01)
         self._working = False
         self.server.stop()
+        if left := self._left():
+            self.record.strange.append(f"{left} jobs are left in the store")
+
+    def _left(self) -> int:
+        """How many jobs the store has now that the server is stopped."""
+        if self.cluster is not None:
+            return int(self.cluster.run("SELECT count(*) FROM trigear_job")[0][0])
         with closing(sqlite3.connect(self.server.database)) as connection:
-            (left,) = connection.execute("SELECT count(*) FROM job").fetchone()
-        if left:
-            self.record.strange.append(f"{left} jobs are left in the file")
+            return int(connection.execute("SELECT count(*) FROM job").fetchone()[0])
 
     # Clients and workers
 
@@ -235,11 +253,16 @@ class Crash:
                         link.send_all([request(SUBMIT_JOB_BG, b"f", b"", name) for name in names])
                         for name in names:
                             said, handle = link.receive()
-                            if said != JOB_CREATED:
-                                record.strange.append(f"{name!r} was answered {said}: {handle!r}")
-                            record.created[name] = Created(handle, life, sent)
+                            if said == JOB_CREATED:
+                                record.created[name] = Created(handle, life, sent)
+                            else:
+                                self._refused(name, said, handle)
             except OSError:
                 continue
+
+    def _refused(self, name: bytes, said: int, why: bytes) -> None:
+        """A client was told this instead of JOB_CREATED."""
+        self.record.strange.append(f"{name!r} was answered {said}: {why!r}")
 
     def _wait_for_room(self) -> None:
         record = self.record
@@ -289,17 +312,25 @@ class Crash:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0 if nothing was wrong, else 1."""
     parser = argparse.ArgumentParser(prog="tests.crash.run", description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=500, help="how often (default: 500)")
+    parser.add_argument("--kills", type=int, help="how often (default: 500, PostgreSQL: 200)")
+    parser.add_argument("--store", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--seed", type=int, help="the kills of an earlier run, as far as they go")
     options = parser.parse_args(arguments)
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="trigear-crash-") as folder:
-        crash = Crash(Path(folder), options.kills, random.Random(seed), _say)
+    kills = options.kills or {"sqlite": 500, "postgresql": 200}[options.store]
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="trigear-crash-"))
+        cluster = None
+        if options.store == "postgresql":
+            cluster = Cluster()
+            stack.callback(cluster.remove)
+            cluster.start()
+        crash = Crash(Path(folder), kills, random.Random(seed), _say, cluster)
         faults = crash.run()
     record = crash.record
     print(
-        f"{options.kills} kills, {record.submitted} submitted, {len(record.created)} acknowledged,"
+        f"{kills} kills, {record.submitted} submitted, {len(record.created)} acknowledged,"
         f" {record.again()} run again, {len(faults)} faults"
     )
     for fault in faults[:20]:
