@@ -112,7 +112,8 @@ class Record:
 
     def again(self) -> int:
         """How many runs were not the first of their job."""
-        return sum(len(runs) - 1 for runs in self.runs.values())
+        # Workers may still be at it.
+        return sum(len(runs) - 1 for runs in list(self.runs.values()))
 
 
 class Crash:
