@@ -14,8 +14,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
 
-from benchmarks import procfs
+from benchmarks import database, procfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,8 @@ class Peer:
     """One way of starting a Gearman server.
 
     `program` is the file that must exist, `package` what to install when it does not. `command`
-    gets the port and an empty directory for files the server insists on.
+    gets the port and an empty directory for files the server insists on. With `database` a
+    PostgreSQL server runs there as well, which is not measured.
     """
 
     name: str
@@ -42,9 +44,12 @@ class Peer:
     program: str
     package: str
     command: Callable[[int, Path], list[str]]
+    database: bool = False
 
     def missing(self) -> str | None:
         """One line about what has to be installed, or None when the server can be started."""
+        if self.database and database.programs() is None:
+            return f"{self.name}: there is no PostgreSQL; apt install {database.PACKAGE}"
         if Path(self.program).exists():
             return None
         return (
@@ -67,6 +72,11 @@ def _gearmand_sqlite(port: int, directory: Path) -> list[str]:
     return [*_gearmand(4)(port, directory), *queue]
 
 
+def _gearmand_postgresql(port: int, directory: Path) -> list[str]:
+    conninfo = f"host={database.place(directory)} user={database.ROLE} dbname=postgres"
+    return [*_gearmand(4)(port, directory), "-q", "Postgres", f"--libpq-conninfo={conninfo}"]
+
+
 def _perl(port: int, _directory: Path) -> list[str]:
     return ["/usr/bin/gearmand", f"--port={port}", f"--listen={HOST}"]
 
@@ -82,11 +92,24 @@ def _trigear(store: str) -> Callable[[int, Path], list[str]]:
     return command
 
 
+def _trigear_postgresql(port: int, directory: Path) -> list[str]:
+    host = quote(str(database.place(directory)), safe="")
+    return _trigear(f"postgresql://{database.ROLE}@{host}/postgres")(port, directory)
+
+
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("trigear", "trigear", sys.executable, "python3", _trigear("memory")),
         Peer("trigear-sqlite", "trigear, SQLite", sys.executable, "python3", _trigear("sqlite")),
+        Peer(
+            "trigear-postgresql",
+            "trigear, PostgreSQL",
+            sys.executable,
+            "python3",
+            _trigear_postgresql,
+            database=True,
+        ),
         Peer("gearmand", "gearmand -t 4", "/usr/sbin/gearmand", "gearman-job-server", _gearmand(4)),
         Peer(
             "gearmand-t1", "gearmand -t 1", "/usr/sbin/gearmand", "gearman-job-server", _gearmand(1)
@@ -97,6 +120,14 @@ PEERS = {
             "/usr/sbin/gearmand",
             "gearman-job-server",
             _gearmand_sqlite,
+        ),
+        Peer(
+            "gearmand-postgresql",
+            "gearmand -q Postgres",
+            "/usr/sbin/gearmand",
+            "gearman-job-server",
+            _gearmand_postgresql,
+            database=True,
         ),
         Peer("perl", "Perl Gearman::Server", "/usr/bin/gearmand", "gearman-server", _perl),
     )
@@ -152,7 +183,7 @@ class Server:
         self._extra = list(extra)
         self._cpus = cpus
         self._patience = patience
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._beside = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -162,10 +193,12 @@ class Server:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        self._directory = tempfile.TemporaryDirectory(prefix="trigear-bench-")
-        directory = Path(self._directory.name)
+        made = tempfile.TemporaryDirectory(prefix="trigear-bench-")
+        directory = Path(self._beside.enter_context(made))
         self.command = [*self.peer.command(self.port, directory), *self._extra]
         try:
+            if self.peer.database:
+                self._beside.enter_context(database.postgresql(directory))
             with (directory / "output").open("wb") as output, pinned(self._cpus):
                 # A session of its own: an interrupt from the keyboard reaches the harness alone,
                 # which then stops the server itself, in the same way as at the end of a round.
@@ -190,8 +223,7 @@ class Server:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(seconds)
                     break
-        if self._directory is not None:
-            self._directory.cleanup()
+        self._beside.close()
 
     def _wait_until_ready(self, output: Path) -> None:
         assert self._process is not None

@@ -20,6 +20,7 @@ import pytest
 from benchmarks.generator import Generator, GeneratorError, Load, build, find_compiler
 from benchmarks.servers import PEERS, Server
 from tests.conftest import install
+from tests.postgres import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -281,3 +282,14 @@ def test_submissions_with_uniques_get_along_with_foreign_servers(
         load = small(scenario, unique=36)
         with Generator(loadgen, server.port, load, handshake=False) as generator:
             assert generator.result()["errors"] == 0
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("peer", ["gearmand-postgresql", "trigear-postgresql"])
+def test_servers_with_their_queue_in_postgresql_have_one_of_their_own(
+    loadgen: Path, peer_tools: PeerTools, peer: str
+) -> None:
+    needed()
+    load = small("background", unique=36)
+    with Server(PEERS[peer]) as server, Generator(loadgen, server.port, load) as generator:
+        assert generator.result()["errors"] == 0

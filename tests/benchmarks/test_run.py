@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import run
+from benchmarks import database, run
 from benchmarks.generator import GeneratorError, Load, split_cpus
 from benchmarks.servers import PEERS, Peer, Server, ServerError
 
@@ -61,6 +61,15 @@ def test_a_server_that_is_not_installed_is_named_with_its_package() -> None:
     absent = Peer("perl", "Perl", "/nonexistent/gearmand", "gearman-server", PEERS["perl"].command)
     assert absent.missing() == (
         "perl: /nonexistent/gearmand is not there; install it with: apt install gearman-server"
+    )
+
+
+def test_a_database_that_is_not_installed_is_named_with_its_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(database, "programs", lambda: None)
+    assert PEERS["trigear-postgresql"].missing() == (
+        "trigear-postgresql: there is no PostgreSQL; apt install postgresql"
     )
 
 
