@@ -16,7 +16,7 @@ from tests.runtime.calling import beside, calling
 from tests.stores.places import OWNER, job
 from trigear.engine.config import EngineConfig
 from trigear.engine.engine import Engine
-from trigear.errors import StoreUnusable
+from trigear.errors import StoreUnavailable, StoreUnusable
 from trigear.model import TERM_SHIFT, Now, counted
 from trigear.runtime import loading
 from trigear.runtime.listeners import bind
@@ -225,6 +225,25 @@ async def test_a_caller_that_stopped_talking_while_it_waits_hears_the_answer(
             await other.settled()
         slow.pages.release(9)
         assert await client.hears() == ("JOB_CREATED", b"H:test:2")
+
+
+async def test_a_store_that_is_away_for_a_while_is_read_when_it_is_back(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(Book):
+        asked = 0
+
+        def scan(self, after: tuple[int, int] | None, limit: int) -> Sequence[Keep]:
+            self.asked += 1
+            if self.asked < 9:
+                raise StoreUnavailable("store: is away")
+            return super().scan(after, limit)
+
+    book = Away()
+    book.kept = filled(1, 2).kept
+    engine = Engine(EngineConfig(), lambda *_: b"", Now(0.0, 0.0), durable=True, term=1)
+    assert await load(book, engine) == 2
+    assert caplog.text.count("loading: store: is away; trying again") == 8
 
 
 async def test_jobs_that_cannot_be_read_end_a_server_that_serves_already(

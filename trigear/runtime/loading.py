@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trigear.engine.gate import STALL_SECONDS
+from trigear.errors import StoreUnavailable
 from trigear.model import counted
 from trigear.runtime.clock import now
+from trigear.runtime.committer import RETRY_LIMIT, RETRY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -165,7 +167,15 @@ class Loading:
             after = last.tenant, last.key, last.partition
 
     async def _read(self, call: Callable[..., Sequence[Thing]], *args: object) -> Sequence[Thing]:
-        return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
+        pause = RETRY_SECONDS
+        while True:
+            try:
+                return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
+            except StoreUnavailable as error:
+                # A database that is started anew while it is read is no reason to end.
+                log.error("loading: %s; trying again", error)
+            await trio.sleep(pause)
+            pause = min(pause * 2, RETRY_LIMIT)
 
     def _tell_progress(self) -> None:
         if trio.current_time() - self._said >= PROGRESS_SECONDS:

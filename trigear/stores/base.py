@@ -237,6 +237,7 @@ class Store(Protocol):
 
         Raises:
             StoreUnusable: they cannot be read.
+            StoreUnavailable: they cannot be read now.
         """
 
     def markers(self, after: tuple[int, int] | None, limit: int) -> Sequence[Marker]:
@@ -249,6 +250,7 @@ class Store(Protocol):
 
         Raises:
             StoreUnusable: they cannot be read.
+            StoreUnavailable: they cannot be read now.
         """
 
     def records(
@@ -264,6 +266,7 @@ class Store(Protocol):
 
         Raises:
             StoreUnusable: they cannot be read.
+            StoreUnavailable: they cannot be read now.
         """
 
     def fetch(self, kind: str, tenant: str, keys: Sequence[bytes]) -> Sequence[Record]:

@@ -257,8 +257,8 @@ class PostgresqlStore:
 
     def _read(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         try:
-            return self._owned.do(lambda link: link.rows(statement, values))
-        except (StoreUnavailable, StoreFenced) as error:
+            return self._owned.do(lambda link: link.rows(statement, values), StoreUnusable)
+        except StoreFenced as error:
             raise StoreUnusable(str(error)) from error
 
     def fetch(self, kind: str, tenant: str, keys: Sequence[bytes]) -> Sequence[Record]:

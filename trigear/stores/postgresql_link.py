@@ -16,7 +16,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
-from trigear.errors import StoreUnavailable, StoreUnusable
+from trigear.errors import StoreError, StoreUnavailable, StoreUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -259,12 +259,15 @@ class Keeper:
         self.ended.append(link.backend)
         link.close()
 
-    def do(self, work: Callable[[Link], Done]) -> Done:
+    def do(
+        self, work: Callable[[Link], Done], failure: type[StoreError] = StoreUnavailable
+    ) -> Done:
         """Do work that leaves nothing behind if it fails; once more in a new session if the one
         that there was has ended, say because the database was started anew.
 
         Raises:
-            StoreUnavailable: it failed.
+            StoreError: of the kind ``failure`` if it failed in a session that goes on.
+            StoreUnavailable: the new session has ended, too.
             StoreError: there is no new session, as the function says that makes them.
         """
         link = self._link
@@ -273,14 +276,14 @@ class Keeper:
                 return work(link)
             except psycopg.Error as error:
                 if self.survives(error):
-                    raise StoreUnavailable(self.text(error)) from error
+                    raise failure(self.text(error)) from error
         self.renew()
         assert self._link is not None
         try:
             return work(self._link)
         except psycopg.Error as error:
-            self.survives(error)
-            raise StoreUnavailable(self.text(error)) from error
+            kind = failure if self.survives(error) else StoreUnavailable
+            raise kind(self.text(error)) from error
 
     def survives(self, error: psycopg.Error) -> bool:
         """Whether the session goes on after this error; its transaction is rolled back then. One
