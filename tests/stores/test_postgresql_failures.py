@@ -99,12 +99,30 @@ def awaited_standby(cluster: Cluster) -> Iterator[None]:
     try:
         cluster.run("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
         cluster.run("SELECT pg_reload_conf()")
+        _see_it_wait(cluster)
         yield
     finally:
-        cluster.run(
-            "SET synchronous_commit = local", "ALTER SYSTEM RESET synchronous_standby_names"
-        )
+        reset = "ALTER SYSTEM RESET synchronous_standby_names"
+        cluster.run("SET synchronous_commit = local", reset)
         cluster.run("SELECT pg_reload_conf()")
+
+
+def _see_it_wait(cluster: Cluster) -> None:
+    """Settings take effect when each of the server's processes has read them."""
+    seen = threading.Event()
+
+    def write_on() -> None:
+        while not seen.is_set():
+            cluster.run("SELECT pg_logical_emit_message(true, 'a', 'b')")
+
+    writer = Attempt(write_on)
+    give_up = time.monotonic() + PATIENCE
+    waiting = "FROM pg_stat_activity WHERE usename = 'admin' AND wait_event = 'SyncRep'"
+    while not cluster.run(f"SELECT 1 {waiting}"):
+        assert time.monotonic() < give_up
+    seen.set()
+    cluster.run(f"SELECT pg_cancel_backend(pid) {waiting}")
+    writer.result()
 
 
 @pytest.fixture
