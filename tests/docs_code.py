@@ -150,7 +150,7 @@ class Terminal:
         self.process = process
         self.text = ""
         self.read = 0
-        """Up to where the page has told of it."""
+        """Up to where the page has shown it."""
         self.wanted = True
         self._grown = trio.lowlevel.ParkingLot()
 
@@ -187,7 +187,6 @@ class Terminal:
                 await self._grown.park()
         if scope.cancelled_caught:
             raise AssertionError(f"$ {self.command}\n{self.text}(and no more)")
-        self.read = len(self.text)
 
 
 class Page:
@@ -265,7 +264,9 @@ class Page:
                     if expected:
                         await terminal.until(expected)
             case "says":
-                await self.terminals[block.name].until(["...", *block.code.splitlines(), "..."])
+                terminal = self.terminals[block.name]
+                await terminal.until(["...", *block.code.splitlines(), "..."])
+                terminal.read = len(terminal.text)
             case "stop":
                 await self.terminals.pop(block.name).stop()
 

@@ -23,6 +23,8 @@ PAGES = (
     "testing",
     "mistakes",
     "results",
+    "howto/django",
+    "howto/fastapi",
 )
 """The pages whose blocks are run. :mod:`tests.docs_code` says how a page is written for that."""
 
