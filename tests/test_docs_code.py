@@ -25,8 +25,12 @@ PAGES = (
     "results",
     "howto/django",
     "howto/fastapi",
+    "howto/parallel",
 )
 """The pages whose blocks are run. :mod:`tests.docs_code` says how a page is written for that."""
+
+PEER_PAGES = ("howto/gearmand", "howto/php")
+"""Those that show Debian's Gearman programs, too."""
 
 
 def namespace() -> list[str]:
@@ -43,6 +47,18 @@ def namespace() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_of_the_page_does_what_it_says(page: str) -> None:
+    play(page)
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+@pytest.mark.parametrize("page", PEER_PAGES)
+@pytest.mark.usefixtures("peer_tools")
+def test_every_block_of_a_page_about_other_programs_does_what_it_says(page: str) -> None:
+    play(page)
+
+
+def play(page: str) -> None:
     done = subprocess.run(
         [*namespace(), sys.executable, "-bb", "-m", "tests.docs_code", f"docs/{page}.md"],
         cwd=ROOT,

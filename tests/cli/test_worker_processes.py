@@ -468,10 +468,13 @@ def test_a_daemon_returns_when_it_is_at_work(
             *("-f", "upper", *ROOT, "tr", "a-z", "A-Z"),
         ],
         cwd=folder,
+        # To the end of its output: nothing of the daemon may hold on to it.
+        capture_output=True,
         timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, (folder / "log").read_text()
+    assert done.stdout + done.stderr == b""
     pid = int((folder / "pid").read_text())
     try:
         assert client.submit("upper", b"abc") == b"ABC"

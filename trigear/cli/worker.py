@@ -262,6 +262,7 @@ def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> Work
         else absolute(log_file, here),
         log_style=given["log_format"],
         log_level=level,
+        detached=given["daemon"],
         debug=manners.debug,
         color=manners.color,
     )

@@ -21,6 +21,7 @@ class WorkerPlan:
     ``target`` is `module:attribute`; else ``functions`` are done by ``command``, or printed where
     there is none. ``total`` jobs are done by a process before it is replaced, or, with ``once``,
     before the worker ends. ``folder`` is where it was started.
+    ``detached`` says that what started it does not wait for its output.
     """
 
     servers: tuple[str, ...]
@@ -41,6 +42,7 @@ class WorkerPlan:
     log_target: str = "stderr"
     log_style: str = "human"
     log_level: str = "INFO"
+    detached: bool = False
     debug: bool = False
     color: bool = True
 

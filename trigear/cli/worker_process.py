@@ -62,9 +62,10 @@ def work(plan: WorkerPlan, channel: socket.socket) -> int:
     with process.rights_of(user):
         log = Log(LogSettings(plan.log_target, LogStyle(plan.log_style), plan.log_level))
     memory = None if plan.max_memory is None else Memory()
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # in a changed root it is not there
     try:
         worker, plan = prepare(plan, user)
-        return trio.run(serve, plan, worker, channel, memory)
+        return trio.run(serve, plan, worker, channel, memory, nowhere)
     except BaseExceptionGroup as group:
         from trigear.cli.report import only_one
 
@@ -261,7 +262,11 @@ def where_raised(error: Exception) -> str:
 
 
 async def serve(
-    plan: WorkerPlan, worker: Worker, channel: socket.socket, memory: Memory | None
+    plan: WorkerPlan,
+    worker: Worker,
+    channel: socket.socket,
+    memory: Memory | None,
+    nowhere: int,
 ) -> int:
     """Do jobs until the worker has drained; the exit status."""
     import trio
@@ -318,6 +323,10 @@ async def serve(
         # Not `nursery.start`: that the worker ends before it has announced anything is no error.
         nursery.start_soon(run)
         await announced.event.wait()
+        if plan.detached:
+            # Only now: what went wrong before is read by who started it.
+            for descriptor in 1, 2:
+                os.dup2(nowhere, descriptor)
         await tell(READY)
         nursery.start_soon(retire)
         if memory is not None:
