@@ -157,6 +157,28 @@ def strace() -> str:
     return program
 
 
+@pytest.fixture(scope="session")
+def setuidgid() -> str:
+    """The path of daemontools' setuidgid. With CI=true it is installed, and never skipped."""
+    program = "/usr/bin/setuidgid"
+    if not os.path.exists(program):
+        if os.environ.get("CI") != "true":
+            pytest.skip("Debian package not installed here: daemontools")
+        if os.geteuid() != 0:
+            pytest.fail("only root can install daemontools", pytrace=False)
+        install(["daemontools"])
+    return program
+
+
+@pytest.fixture(scope="session")
+def root() -> None:
+    """That these tests run as root, who may become others. With CI=true they must."""
+    if os.geteuid() != 0:
+        if os.environ.get("CI") != "true":
+            pytest.skip("only root can become another user")
+        pytest.fail("only root can become another user", pytrace=False)
+
+
 @dataclass
 class ForeignServer:
     """A running server that is not ours; `process` belongs to the fixture that started it."""

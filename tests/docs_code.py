@@ -58,8 +58,11 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
-FILE = re.compile(r"(?:#|<\?php //|//) (?P<path>[\w./-]+\.\w+)\n")
-"""The first line of a block that is a file."""
+FILE = re.compile(r"(?:#!.*\n)?(?:#|<\?php //|//) (?P<path>[\w./-]+\.\w+)\n")
+"""How a block begins that is a file."""
+
+ROOT_REFUSED = "<!-- root is refused here -->"
+"""On a page about users, whose commands say themselves who they want to be."""
 
 MARK = re.compile(
     r"in a terminal of its own(?:: (?P<terminal>\w+))?"
@@ -201,11 +204,13 @@ class Page:
             **os.environ,
             "STATE_DIRECTORY": str(directory / "state"),
             "XDG_CONFIG_HOME": str(directory / "config"),
-            # In a namespace of our own, everybody is root.
-            "TRIGEAR_WORKER_ALLOW_ROOT": "1",
             # To a terminal, Python writes line by line.
             "PYTHONUNBUFFERED": "1",
         }
+        if ROOT_REFUSED not in path.read_text(encoding="utf-8"):
+            # In a namespace of our own, everybody is root.
+            self.environment["TRIGEAR_WORKER_ALLOW_ROOT"] = "1"
+        directory.chmod(0o755)  # for those whom a page lets work
         commands = directory / "bin"
         commands.mkdir()
         gearmand = (

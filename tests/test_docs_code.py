@@ -26,8 +26,12 @@ PAGES = (
     "howto/django",
     "howto/fastapi",
     "howto/parallel",
+    "howto/long-jobs",
 )
 """The pages whose blocks are run. :mod:`tests.docs_code` says how a page is written for that."""
+
+ROOT_PAGES = ("howto/users",)
+"""Those on which root becomes somebody else."""
 
 PEER_PAGES = ("howto/gearmand", "howto/php")
 """Those that show Debian's Gearman programs, too."""
@@ -55,6 +59,13 @@ def test_every_block_of_the_page_does_what_it_says(page: str) -> None:
 @pytest.mark.parametrize("page", PEER_PAGES)
 @pytest.mark.usefixtures("peer_tools")
 def test_every_block_of_a_page_about_other_programs_does_what_it_says(page: str) -> None:
+    play(page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ROOT_PAGES)
+@pytest.mark.usefixtures("root")
+def test_every_block_of_a_page_for_root_does_what_it_says(page: str) -> None:
     play(page)
 
 

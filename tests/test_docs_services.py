@@ -62,6 +62,28 @@ def test_the_service_of_debian_starts_our_server(command: str, tmp_path: Path) -
             os.kill(pid, signal.SIGTERM)
 
 
+# What becomes another user before it starts a worker
+
+ABOUT_USERS = (DOCS / "howto" / "users.md").read_text("utf-8")
+STARTERS = re.findall(r"^```sh\n(.*?trigear worker.*?)^```$", ABOUT_USERS, re.M | re.S)
+
+
+def test_the_page_about_users_shows_two_ways() -> None:
+    assert [("setuidgid" in one, "setpriv" in one) for one in STARTERS] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+@pytest.mark.parametrize("script", STARTERS)
+@pytest.mark.usefixtures("root", "setuidgid")
+def test_a_starter_becomes_the_user_that_it_names(script: str) -> None:
+    """What is started here is `id`: not everybody may run the Python of these tests."""
+    asking = script.replace("trigear worker who:worker", "id -un")
+    done = subprocess.run(["sh", "-c", asking], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("nobody\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("command", [one for one in those_of("trigear") if " server " in one])
 def test_the_service_of_our_own_server_has_good_options(command: str, tmp_path: Path) -> None:
     words = shlex.split(command.replace("/opt/trigear/bin", str(BIN)))
