@@ -22,6 +22,7 @@ PAGES = (
     "commandline",
     "testing",
     "mistakes",
+    "questions",
     "results",
     "howto/django",
     "howto/fastapi",
@@ -33,7 +34,7 @@ PAGES = (
 ROOT_PAGES = ("howto/users",)
 """Those on which root becomes somebody else."""
 
-PEER_PAGES = ("howto/gearmand", "howto/php")
+PEER_PAGES = ("../README", "quickstart", "howto/gearmand", "howto/php")
 """Those that show Debian's Gearman programs, too."""
 
 
