@@ -207,3 +207,5 @@ class CloseReason(enum.Enum):
     TLS_BROKEN = "peer broke the TLS protocol"
     NOT_ALLOWED = "address not allowed"
     FAULT = "fault in the server"
+    NOT_LOGGED_IN = "not logged in, or not any more"
+    LOGIN_LATE = "no login in time"

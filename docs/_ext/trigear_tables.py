@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.security.policy import COMMAND_RULES, PACKET_RULES, Scope
 from trigear.wire.commands import COMMANDS
-from trigear.wire.packets import EXTENSIONS, PACKETS, Side
+from trigear.wire.packets import EXTENSIONS, LOGINS, PACKETS, Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -173,6 +173,8 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "packets": lambda: packet_reference(PACKETS),
     "extension overview": lambda: packet_overview(EXTENSIONS),
     "extensions": lambda: packet_reference(EXTENSIONS),
+    "login overview": lambda: packet_overview(LOGINS),
+    "logins": lambda: packet_reference(LOGINS),
     "commands": lambda: command_reference(COMMANDS),
     "rights": lambda: rights_table(PACKET_RULES | COMMAND_RULES),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.wire.codec import REQ, Decoder, Handler, Row, rows_for
-from trigear.wire.packets import EXTENSIONS, PACKETS
+from trigear.wire.packets import EXTENSIONS, LOGINS, PACKETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ def noting(number: int) -> Handler:
     return note
 
 
-EVERY_PACKET: Final = {**PACKETS, **EXTENSIONS}
+EVERY_PACKET: Final = {**PACKETS, **EXTENSIONS, **LOGINS}
 
 ALL_ROWS: Final[tuple[Row, ...]] = rows_for({number: noting(number) for number in EVERY_PACKET})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trigear.wire import packets
-from trigear.wire.packets import ERROR, EXTENSIONS, PACKETS, REPLIES, Packet, Side, name_of
+from trigear.wire.packets import ERROR, EXTENSIONS, LOGINS, PACKETS, REPLIES, Packet, Side, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +67,17 @@ EXTENSION = """
 113 JOB_CANCELLED               >W  handle reason
 """
 
-EVERY = [*PACKETS.values(), *EXTENSIONS.values()]
+LOGIN = """
+101 SASL_MECHANISMS             >A  mechanisms bindings required identity
+102 SASL_START                  A>  start = SASL_CHALLENGE SASL_OK
+103 SASL_CHALLENGE              >A  data
+104 SASL_RESPONSE               A>  data = SASL_CHALLENGE SASL_OK
+105 SASL_OK                     >A  identity tenant roles lifetime data
+106 SASL_ABORT                  A>
+107 SASL_EXPIRING               >A  left
+"""
+
+EVERY = [*PACKETS.values(), *EXTENSIONS.values(), *LOGINS.values()]
 
 SIDES = {"": Side.NONE, "C": Side.CLIENT, "W": Side.WORKER, "A": Side.ANY}
 
@@ -95,7 +105,9 @@ def test_the_table_says_what_the_protocol_says() -> None:
 
 def test_the_extensions_are_those_that_are_written_down() -> None:
     assert kept(EXTENSIONS.values()) == written(EXTENSION)
+    assert kept(LOGINS.values()) == written(LOGIN)
     assert not EXTENSIONS.keys() & PACKETS.keys()
+    assert not LOGINS.keys() & EXTENSIONS.keys()
     assert min(EXTENSIONS) > 100, "out of the way of what Gearman may still define"
 
 

@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from trigear.broker.peers import Peer
     from trigear.engine.config import EngineConfig
     from trigear.engine.gate import Pending, Together
+    from trigear.engine.logins import Check, Logins
     from trigear.engine.reads import Fetch
     from trigear.protocol.server import ServerConnection
+    from trigear.security.mechs import Channel
     from trigear.stores.base import Line, Record, Row, SpoiltRecord
 
 log: Final = logging.getLogger("trigear.engine")
@@ -88,6 +90,7 @@ class Engine:
         durable: whether background jobs are recorded: then they leave as ``Commit`` tickets.
         term: grows with every start on the same store; see :mod:`trigear.stores.base`.
         chance: numbers from 0 to 1 at random, for the delays of jobs that are tried again.
+        logins: how peers have to say who they are; None: nobody is asked.
     """
 
     def __init__(
@@ -99,9 +102,11 @@ class Engine:
         durable: bool = False,
         term: int = 0,
         chance: Callable[[], float] = lambda: 1.0,
+        logins: Logins | None = None,
     ) -> None:
         self.config = config
         self.now = now
+        self.logins = logins
         self._touched: list[Session] = []
         self.touch = cast("Callable[[ServerConnection], object]", self._touched.append)
         self._gate = Gate() if durable else None
@@ -145,16 +150,23 @@ class Engine:
 
     # Connections
 
-    def connection_opened(self, number: int, address: str, now: Now) -> Session:
+    def connection_opened(
+        self, number: int, address: str, now: Now, channel: Channel | None = None
+    ) -> Session:
         """A peer connected.
 
         Args:
             number: no other open connection has it.
             address: the peer's address as text, `-` for none.
             now: the time.
+            channel: what is known of the connection without asking, where peers have to say who
+                they are; None: no more than the address.
         """
         self.now = now
-        session = Session(self, number, address)
+        if self.logins is None:
+            session = Session(self, number, address)
+        else:
+            session = self.logins.opened(self, number, address, channel)
         self._sessions[number] = session
         return session
 
@@ -173,6 +185,7 @@ class Engine:
         if self._sessions.pop(session.number, None) is None:
             return
         self._closed[reason] += 1
+        session.ended()
         session.stopped = True
         session.holding = False
         peer = session.peer
@@ -294,6 +307,8 @@ class Engine:
             self.results.kept.next_deadline(),
             self.scheduler.next_deadline(),
         )
+        if self.logins is not None:
+            deadline = min(deadline, self.logins.timers.next())
         return deadline if self._gate is None else min(deadline, self._gate.next_deadline())
 
     def tick(self, now: Now) -> None:
@@ -304,6 +319,8 @@ class Engine:
         self.reads.tick(now)
         self.results.kept.tick(now)
         self.scheduler.tick(now)
+        if self.logins is not None:
+            self.logins.timers.run(now.monotonic, now)
         if self._gate is not None:
             self._gate.tick(now)
         if now.monotonic >= self._census:
@@ -422,6 +439,12 @@ class Engine:
         could not be read, and ``why`` says so to those who asked."""
         self.now = now
         ticket.reads.done(ticket, found, why)
+
+    def checked(self, check: Check, result: int, now: Now) -> None:
+        """A password was checked: ``result`` is what the work of the check returned."""
+        self.now = now
+        assert self.logins is not None
+        self.logins.checked(check, result, now)
 
     # Drain
 

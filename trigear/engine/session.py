@@ -126,6 +126,9 @@ class Session(ServerConnection):
     def __repr__(self) -> str:
         return f"connection {self.number} ({self.address})"
 
+    def ended(self) -> None:
+        """The connection is no more, or not heard any more."""
+
     def first_time(self, what: str) -> bool:
         """Whether this is worth a line in the log: it did not happen here before."""
         if what in self._remarked:

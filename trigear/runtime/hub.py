@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from trigear.engine.engine import Engine
     from trigear.engine.session import Session
     from trigear.security.layer import TlsLayer
+    from trigear.security.mechs import Channel
 
 log: Final = logging.getLogger("trigear.server")
 
@@ -153,6 +154,9 @@ class Hub:
         self._epoll.register(self._nudge, select.EPOLLIN | select.EPOLLET)
         self.after_pass: Callable[[], None] = lambda: None
         """Called after each flush, for whoever waits for what the engine did."""
+        self.channel_of: Callable[[socket.socket, str, TlsLayer | None], Channel | None]
+        self.channel_of = lambda sock, address, layer: None
+        """What is known of a connection without asking, where that matters."""
         self.patience = 0.0
         """Seconds to wait for more, before other tasks are let run, when events came just now."""
 
@@ -168,7 +172,8 @@ class Hub:
         """
         sock.setblocking(False)
         self._number += 1
-        session = self._engine.connection_opened(self._number, address, now())
+        channel = self.channel_of(sock, address, layer)
+        session = self._engine.connection_opened(self._number, address, now(), channel)
         link = Link(sock, session, layer)
         self._links[link.fd] = link
         self._by_number[session.number] = link

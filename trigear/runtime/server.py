@@ -8,6 +8,7 @@
     ├── timer          the engine's deadlines
     ├── committer      one thread, one batch at a time (only with a store)
     ├── reader         one thread, what is asked for (only with a store)
+    ├── verifier       one thread, one password at a time (only with logins)
     └── drain          once asked for: waits until nothing runs or the grace is over
 """
 
@@ -45,6 +46,7 @@ from trigear.stores.base import KEY_BYTES, Owner, Tenure
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from trigear.engine.logins import Logins
     from trigear.security.tls import Listening
     from trigear.stores.base import Store
 
@@ -140,6 +142,7 @@ async def serve(
     *,
     store: Store | None = None,
     tls: Listening | None = None,
+    logins: Logins | None = None,
     own_process: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -152,6 +155,7 @@ async def serve(
             its jobs are loaded, before the first connection is accepted; closed at the end.
         tls: what ``config.tls`` asks for, for who has to read the files before privileges are
             dropped; None: they are read now.
+        logins: how peers have to say who they are; None: nobody is asked.
         own_process: whether this program is nothing but the server. Then automatic garbage
             collection is switched off and done when nothing else is to be done.
         task_status: gets the :class:`Server` when connections are accepted.
@@ -177,7 +181,7 @@ async def serve(
         if store is not None:
             owner = Owner(os.getpid(), ", ".join(addresses), config.engine.version, seed)
             tenure = await stack.enter_async_context(opened(store, owner, limiter))
-        await _serve(config, sockets, store, tls, tenure, limiter, own_process, task_status)
+        await _serve(config, sockets, store, tls, logins, tenure, limiter, own_process, task_status)
 
 
 async def _serve(
@@ -185,6 +189,7 @@ async def _serve(
     sockets: Sequence[socket.socket],
     store: Store | None,
     tls: Listening | None,
+    logins: Logins | None,
     tenure: Tenure,
     limiter: trio.CapacityLimiter,
     own_process: bool,
@@ -200,6 +205,7 @@ async def _serve(
         durable=store is not None,
         term=term,
         chance=random.Random().random,  # noqa: S311 - jitter, not a secret
+        logins=logins,
     )
     loading = None
     if store is not None:
@@ -215,11 +221,21 @@ async def _serve(
 
     reader = None if store is None else Reader(engine, engine.reads, from_store(store), hub.flush)
 
+    verifier = None
+    if logins is not None:
+        # Only here: it brings what reads certificates.
+        from trigear.runtime.verifier import Verifier, channel_of
+
+        verifier = Verifier(engine, logins, hub.flush)
+        hub.channel_of = channel_of
+
     patience = PATIENCE if own_process else 0.0
     hub.patience = patience
 
     def after_pass() -> None:
         timer.look()
+        if verifier is not None:
+            verifier.look()
         if committer is not None and reader is not None:
             hub.patience = 0.0 if engine.waits else patience
             if engine.has_ticket:
@@ -246,6 +262,8 @@ async def _serve(
                 nursery.start_soon(committer.run)
             if reader is not None:
                 nursery.start_soon(reader.run)
+            if verifier is not None:
+                nursery.start_soon(verifier.run)
             if loading is not None:
                 nursery.start_soon(_load_the_rest, loading, hub, server)
             nursery.start_soon(drain)
@@ -285,7 +303,10 @@ async def _load_the_rest(loading: Loading, hub: Hub, server: Server) -> None:
 
 @asynccontextmanager
 async def open_server(
-    config: ServerConfig | None = None, *, store: Store | None = None
+    config: ServerConfig | None = None,
+    *,
+    store: Store | None = None,
+    logins: Logins | None = None,
 ) -> AsyncIterator[Server]:
     """Run a server beside the block; the block's end stops it.
 
@@ -295,7 +316,7 @@ async def open_server(
     config = config or ServerConfig()
     sockets = bind(config)
     async with hidden_nursery() as nursery:
-        server = await nursery.start(partial(serve, config, sockets, store=store))
+        server = await nursery.start(partial(serve, config, sockets, store=store, logins=logins))
         yield server
         server.stop()
 

@@ -28,9 +28,11 @@ from trigear.runtime.pool import Place
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from trigear.engine.logins import Logins
     from trigear.engine.session import Session
     from trigear.runtime.client import Client
     from trigear.runtime.worker import Worker
+    from trigear.security.mechs import Channel
 
 
 def counting_mint() -> Callable[[str, bytes, bytes], bytes]:
@@ -81,6 +83,7 @@ class MemoryEngine:
         clock: tells the time.
         config: how the server behaves.
         mint: makes job handles.
+        logins: how peers have to say who they are; None: nobody is asked.
     """
 
     def __init__(
@@ -89,16 +92,19 @@ class MemoryEngine:
         config: EngineConfig | None = None,
         *,
         mint: Callable[[str, bytes, bytes], bytes] | None = None,
+        logins: Logins | None = None,
     ) -> None:
         self.clock = clock
-        self.engine = Engine(config or EngineConfig(), mint or counting_mint(), clock())
+        self.engine = Engine(
+            config or EngineConfig(), mint or counting_mint(), clock(), logins=logins
+        )
         self.flushed: Callable[[], object] = lambda: None
         self._numbers = itertools.count(1)
         self._peers: dict[int, MemoryPeer] = {}
 
-    def connect(self, address: str = "127.0.0.1") -> MemoryPeer:
+    def connect(self, address: str = "127.0.0.1", channel: Channel | None = None) -> MemoryPeer:
         """A new connection."""
-        session = self.engine.connection_opened(next(self._numbers), address, self.clock())
+        session = self.engine.connection_opened(next(self._numbers), address, self.clock(), channel)
         peer = self._peers[session.number] = MemoryPeer(self, session)
         return peer
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from trigear.wire.packets import EXTENSIONS, PACKETS
+from trigear.wire.packets import EXTENSIONS, LOGINS, PACKETS
 
 REQ: Final = b"\0REQ"
 RES: Final = b"\0RES"
@@ -47,7 +47,7 @@ def rows_for(handlers: Mapping[int, Handler]) -> tuple[Row, ...]:
     """The decoder's rows for the packet types that ``handlers`` names."""
     rows: list[Row] = [None] * (max(handlers) + 1)
     for number, handler in handlers.items():
-        packet = PACKETS.get(number) or EXTENSIONS[number]
+        packet = PACKETS.get(number) or EXTENSIONS.get(number) or LOGINS[number]
         rows[number] = (len(packet.args) - 1, packet.least, packet.strip_nul, handler)
     return tuple(rows)
 

@@ -66,6 +66,13 @@ GRAB_JOB_ALL: Final = 39
 JOB_ASSIGN_ALL: Final = 40
 GET_STATUS_UNIQUE: Final = 41
 STATUS_RES_UNIQUE: Final = 42
+SASL_MECHANISMS: Final = 101
+SASL_START: Final = 102
+SASL_CHALLENGE: Final = 103
+SASL_RESPONSE: Final = 104
+SASL_OK: Final = 105
+SASL_ABORT: Final = 106
+SASL_EXPIRING: Final = 107
 JOB_RELEASE: Final = 108
 JOB_DETACH: Final = 109
 GET_RESULT: Final = 110
@@ -459,12 +466,84 @@ _EXTENSIONS: Final = (
     ),
 )
 
+_LOGINS: Final = (
+    Packet(
+        SASL_MECHANISMS,
+        "SASL_MECHANISMS",
+        ("mechanisms", "bindings", "required", "identity"),
+        _N,
+        _A,
+        "Follows the OPTION_RES to OPTION_REQ `sasl`: what may be used here, best first, and what "
+        "a login can be bound to, both separated by blanks; `1` if nothing is served without a "
+        "login; who the connection is already, or nothing.",
+    ),
+    Packet(
+        SASL_START,
+        "SASL_START",
+        ("start",),
+        _A,
+        _N,
+        "Begin a login: the name of a mechanism, then, if it begins with a message of the peer, "
+        "NUL and that message.",
+        (SASL_CHALLENGE, SASL_OK),
+    ),
+    Packet(
+        SASL_CHALLENGE,
+        "SASL_CHALLENGE",
+        ("data",),
+        _N,
+        _A,
+        "The next message of the mechanism.",
+    ),
+    Packet(
+        SASL_RESPONSE,
+        "SASL_RESPONSE",
+        ("data",),
+        _A,
+        _N,
+        "The next message of the mechanism.",
+        (SASL_CHALLENGE, SASL_OK),
+    ),
+    Packet(
+        SASL_OK,
+        "SASL_OK",
+        ("identity", "tenant", "roles", "lifetime", "data"),
+        _N,
+        _A,
+        "The login succeeded: as whom (`tenant/name`), the roles separated by commas, for how many "
+        "milliseconds (`0`: no end), and the last message of the mechanism, by which the server "
+        "proves that it knows the password too.",
+    ),
+    Packet(
+        SASL_ABORT,
+        "SASL_ABORT",
+        (),
+        _A,
+        _N,
+        "Give the login up; answered by ERROR `SASL_ABORTED`.",
+    ),
+    Packet(
+        SASL_EXPIRING,
+        "SASL_EXPIRING",
+        ("left",),
+        _N,
+        _A,
+        "In so many milliseconds the login ends; log in again on the same connection.",
+    ),
+)
+
 PACKETS: Final[dict[int, Packet]] = {row.number: row for row in _ROWS}
 """Every packet type of Gearman by its number. 0 (text) and 5 (unused) are not packets."""
 
 EXTENSIONS: Final[dict[int, Packet]] = {row.number: row for row in _EXTENSIONS}
 """trigear's own packet types, legal on a connection once OPTION_REQ ``trigear`` was answered with
 OPTION_RES (extended mode). Any other server answers it with ERROR and stays as it is."""
+
+LOGINS: Final[dict[int, Packet]] = {row.number: row for row in _LOGINS}
+"""The packet types of logins, legal once OPTION_REQ ``sasl`` was answered with OPTION_RES, which
+also opens extended mode. SASL data is raw bytes."""
+
+LOGIN_OPTION: Final = b"sasl"
 
 EXTENDED_OPTION: Final = b"trigear"
 
@@ -476,5 +555,5 @@ REPLIES: Final = frozenset(
 
 def name_of(number: int) -> str:
     """The packet type's name, or its number in words if it has none."""
-    row = PACKETS.get(number) or EXTENSIONS.get(number)
+    row = PACKETS.get(number) or EXTENSIONS.get(number) or LOGINS.get(number)
     return row.name if row else f"type {number}"

@@ -1,0 +1,549 @@
+"""A connection of a server that asks who is there.
+
+What such a connection may say is nothing but the rows of the packet table in force. Before a login
+these are the few packets that lead to one; a login compiles the rights of the user into rows of
+their own: a packet that is allowed whatever the function goes straight to its handler, one that
+depends on the function passes a matcher first, and one that is not allowed has a handler that says
+so. Servers that ask nobody have other sessions, and pay for none of this.
+
+Refusals. Whoever is not logged in is refused once, read no more, and closed after a second, because
+programs that know nothing of logins would otherwise try again at once, thousands of times. Whoever
+is logged in and asks for too much hears ERROR where a reply is due; plain workers hear nothing,
+because an ERROR without a question sets them out of step for good.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import logging
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from trigear.broker.peers import Peer
+from trigear.engine.scheduler import Refusal as NoSchedule
+from trigear.engine.session import Session
+from trigear.model import CloseReason, printable
+from trigear.protocol import auth
+from trigear.protocol.auth import Login, Refusal
+from trigear.security import mechs
+from trigear.security.policy import EVERY, Identity, Matcher, Rights
+from trigear.wire import commands
+from trigear.wire.codec import Handler, Row, response, rows_for
+from trigear.wire.commands import err
+from trigear.wire.packets import (
+    ECHO_REQ,
+    ERROR,
+    EXTENSIONS,
+    LOGIN_OPTION,
+    OPTION_REQ,
+    OPTION_RES,
+    PACKETS,
+    SASL_ABORT,
+    SASL_CHALLENGE,
+    SASL_EXPIRING,
+    SASL_MECHANISMS,
+    SASL_OK,
+    SASL_RESPONSE,
+    SASL_START,
+    Packet,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trigear.engine.engine import Engine
+    from trigear.engine.logins import Check, Logins
+    from trigear.model import Now
+    from trigear.security.mechs import Channel, Exchange, Outcome
+    from trigear.security.policy import Role
+
+log: Final = logging.getLogger("trigear.engine")
+
+DEADLINE: Final = 15.0
+"""Seconds from connecting within which one must have logged in."""
+
+GRACE: Final = 60.0
+"""Seconds in which a worker whose login has run out may finish the jobs it holds."""
+
+MOST_BODY: Final = 8192
+"""Bytes of a packet before a login."""
+
+MOST_ECHO: Final = 1024
+"""Bytes of an ECHO_REQ before a login."""
+
+MOST_PACKETS: Final = 32
+"""Packets and lines before a login."""
+
+MOST_BYTES: Final = 65536
+"""Bytes before a login."""
+
+EXPIRING_AT: Final = 0.8
+"""The part of a login's time after which the peer is told that it ends."""
+
+NOBODY: Final = ""
+"""Name of the tenant of those who are not logged in. No other tenant can have it."""
+
+
+class Way(enum.Enum):
+    """How a server comes to know who its peers are."""
+
+    SASL = "sasl"
+    MTLS = "mtls"
+    PEER = "peer"
+
+
+class GuardedSession(Session):
+    """The engine's end of a connection whose peer has to say who it is.
+
+    Args:
+        engine: the server.
+        logins: how peers become known.
+        number: see :class:`Session`.
+        address: see :class:`Session`.
+        channel: what is known of the connection without asking.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_channel",
+        "_check",
+        "_decoding",
+        "_exchange",
+        "_in_text",
+        "_login",
+        "_logins",
+        "_packets",
+        "_rights",
+        "_timers",
+        "identity",
+    )
+
+    def __init__(
+        self, engine: Engine, logins: Logins, number: int, address: str, channel: Channel
+    ) -> None:
+        super().__init__(engine, number, address)
+        self._logins = logins
+        self._channel = channel
+        self._login = Login()
+        self._exchange: Exchange | None = None
+        self._check: Check | None = None
+        self._in_text = False
+        self._decoding = False
+        self._packets = self._bytes = 0
+        self._timers: list[list[Any]] = []
+        self._rights = Rights(None)
+        self.identity: Identity | None = None
+        """Whose connection it is; None before a login."""
+        self.peer = Peer(engine.broker.tenant(NOBODY), self)
+        self.decoder.max_packet = min(MOST_BODY, engine.config.max_packet)
+        known = logins.implicit(channel, engine.now)
+        if known is None:
+            self._after(DEADLINE, self._too_late)
+        else:
+            self._login.known()
+            self._become(known)
+
+    def receive(self, data: bytes, turn: int = 1 << 62) -> bool:
+        if self.identity is None:
+            self._bytes += len(data)
+            if self._bytes > MOST_BYTES and not self.holding:
+                self._refuse(self._login.close(auth.REQUIRED))
+                return False
+        self._decoding = True
+        try:
+            return super().receive(data, turn)
+        finally:
+            self._decoding = False
+
+    def ended(self) -> None:
+        self._forget_timers()
+        self._exchange = None
+        if self._check is not None:
+            self._check.session = None
+            self._check = None
+
+    # Who it is
+
+    def _become(self, identity: Identity) -> None:
+        """The one place where a connection gets an identity."""
+        engine = self._engine
+        self.identity = identity
+        if self.peer.tenant.name != identity.tenant:
+            # Only from nobody's: another user's connection never becomes somebody else's.
+            self.peer = Peer(engine.broker.tenant(identity.tenant), self)
+        self.decoder.max_packet = engine.config.max_packet
+        self._rights = Rights(identity)
+        self._forget_timers()
+        if identity.expires_at is not None:
+            left = max(0.0, identity.expires_at - engine.now.wall)
+            self._after(left * EXPIRING_AT, self._expiring)
+            self._after(left, self._expire)
+        self._set_rows()
+        log.info("%r is %s by %s", self, identity.principal, identity.method)
+
+    def extend(self) -> None:
+        self._extended = True
+        self._set_rows()
+
+    def _set_rows(self) -> None:
+        identity = self.identity
+        if identity is None:
+            self.decoder.rows = _OPEN_ROWS
+        elif self._login.expired:
+            self.decoder.rows = _EXPIRED_ROWS
+        else:
+            self.decoder.rows = _rows_of(
+                identity.roles, identity.submit, identity.work, self._extended
+            )
+        if self._decoding and not self.holding:
+            # What follows in the same piece is to be heard with these.
+            self.end_turn()
+
+    # Time
+
+    def _after(self, seconds: float, call: Callable[[Now], None]) -> None:
+        self._timers.append(self._logins.set(seconds, call, self._engine.now))
+
+    def _forget_timers(self) -> None:
+        for timer in self._timers:
+            self._logins.timers.cancel(timer)
+        self._timers.clear()
+
+    def _too_late(self, now: Now) -> None:
+        self.ended()
+        self._say(self._login.close(auth.TIMEOUT))
+        self.close(CloseReason.LOGIN_LATE)
+
+    def _expiring(self, now: Now) -> None:
+        if self._extended and self.identity is not None:
+            ends = self.identity.expires_at or now.wall
+            self.send(response(SASL_EXPIRING, b"%d" % max(0, round((ends - now.wall) * 1000))))
+
+    def _expire(self, now: Now) -> None:
+        self._login.expire()
+        if self.peer.jobs:
+            self._set_rows()
+            self._after(GRACE, self._grace_over)
+        else:
+            self._grace_over(now)
+
+    def _grace_over(self, now: Now) -> None:
+        self._say(self._login.close(auth.EXPIRED))
+        self.close(CloseReason.NOT_LOGGED_IN)
+
+    # Refusals
+
+    def _say(self, refusal: Refusal) -> None:
+        """In the form in which the peer speaks."""
+        if self._in_text:
+            self.send(err(refusal.code, refusal.text))
+        else:
+            self.send(response(ERROR, refusal.code.encode(), refusal.text.encode()))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Tell it at once; if that is the end, close later and hear nothing more until then."""
+        self._say(refusal)
+        if refusal.closes:
+            log.warning("%r is refused: %s", self, refusal.code)
+            self.ended()
+            self.hold()
+            self._after(self._logins.delay(), self._close_late)
+
+    def _close_late(self, now: Now) -> None:
+        self.close(CloseReason.NOT_LOGGED_IN)
+
+    def _refuse_late(self, refusal: Refusal) -> None:
+        """Tell it after a while, and hear nothing more until then."""
+        self.hold()
+        self._after(self._logins.delay(), lambda now: self._refuse_now(refusal))
+
+    def _refuse_now(self, refusal: Refusal) -> None:
+        self._say(refusal)
+        if refusal.closes:
+            self.ended()
+            self.close(CloseReason.NOT_LOGGED_IN)
+        else:
+            self.go_on()
+
+    def denied(self, packet: Packet) -> None:
+        """The user may not do what this packet asks for."""
+        if packet.replies or self._extended:
+            self._say(auth.DENIED)
+        else:
+            self._engine.ignored(self, f"{packet.name}, which this user may not send")
+
+    def _goes(self, *, needs_login: bool = False) -> bool:
+        """Whether something may be answered that is no part of a login; refuses it if not."""
+        refusal = self._counted() or self._login.request(needs_login=needs_login)
+        if refusal is not None:
+            self._refuse(refusal)
+        return refusal is None
+
+    def _counted(self) -> Refusal | None:
+        self._packets += self.identity is None
+        return self._login.close(auth.REQUIRED) if self._packets > MOST_PACKETS else None
+
+    # Packets
+
+    def on_echo_req(self, data: bytes) -> None:
+        self._in_text = False
+        if self._goes(needs_login=len(data) > MOST_ECHO):
+            super().on_echo_req(data)
+
+    def on_option_req(self, option: bytes) -> None:
+        self._in_text = False
+        if not self._goes():
+            return
+        if option.lower() != LOGIN_OPTION or Way.SASL not in self._logins.ways:
+            super().on_option_req(option)
+            return
+        self._login.asked = True
+        self.extend()
+        self.send(response(OPTION_RES, option))
+        authenticator, channel = self._logins.authenticator, self._channel
+        names = authenticator.offered(channel, self._engine.now)
+        types = authenticator.binding_types(channel)
+        who = "" if self.identity is None else self.identity.principal
+        fields = (" ".join(names), " ".join(types), "1", who)
+        self.send(response(SASL_MECHANISMS, *(field.encode() for field in fields)))
+
+    def on_unknown_type(self, number: int) -> None:
+        self._in_text = False
+        if self._goes(needs_login=True):
+            super().on_unknown_type(number)
+
+    def on_wrong_magic(self, number: int) -> None:
+        self._in_text = False
+        if self._goes(needs_login=True):
+            super().on_wrong_magic(number)
+
+    def on_sasl_start(self, start: bytes) -> None:
+        self._in_text = False
+        name, nul, first = start.partition(b"\0")
+        self._start(name, first if nul else None)
+
+    def on_sasl_response(self, data: bytes) -> None:
+        self._in_text = False
+        self._respond(data)
+
+    def on_sasl_abort(self) -> None:
+        self._in_text = False
+        self._abort()
+
+    # A login
+
+    def _start(self, name: bytes, first: bytes | None) -> None:
+        refusal = self._counted() or self._login.start()
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        begun = self._logins.authenticator.begin(
+            name.decode("ascii", "replace"), self._channel, self._engine.now
+        )
+        if isinstance(begun, mechs.Failed):
+            self._heed(begun)
+            return
+        self._exchange = begun
+        self._heed(mechs.Challenge(b"") if first is None else begun.step(first, self._engine.now))
+
+    def _respond(self, data: bytes) -> None:
+        refusal = self._counted() or self._login.respond()
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        assert self._exchange is not None
+        self._heed(self._exchange.step(data, self._engine.now))
+
+    def _abort(self) -> None:
+        self._exchange = None
+        self._refuse(self._counted() or self._login.abort())
+
+    def _heed(self, outcome: Outcome) -> None:
+        match outcome:
+            case mechs.Challenge(data):
+                if self._in_text:
+                    self.send(b"+ %s\r\n" % base64.b64encode(data))
+                else:
+                    self.send(response(SASL_CHALLENGE, data))
+            case mechs.Done():
+                self._succeed(outcome)
+            case mechs.Failed(refusal, reason):
+                self._fail(Refusal(refusal.code, refusal.text, refusal.closes), reason)
+            case _:
+                self._check = self._logins.offer(self, outcome.work)
+                if self._check is None:
+                    later = mechs.Refusal.LATER
+                    self._heed(mechs.Failed(later, "too many passwords wait to be checked"))
+                else:
+                    self.hold()
+
+    def checked(self, result: int) -> None:
+        """What came of the password that was handed out."""
+        self._check = None
+        assert self._exchange is not None
+        self.go_on()
+        self._heed(self._exchange.verified(result, self._engine.now))
+
+    def _fail(self, refusal: Refusal, reason: str) -> None:
+        name = "" if self._exchange is None else self._exchange.username
+        self._exchange = None
+        log.warning("%r: login of %s failed: %s", self, printable(name.encode()[:64]), reason)
+        counts = refusal.code != mechs.Refusal.LATER.code
+        self._refuse_late(self._login.failed(refusal, counts=counts))
+
+    def _succeed(self, done: mechs.Done) -> None:
+        self._exchange = None
+        new, old = done.identity, self.identity
+        same = old is None or (old.principal, old.tenant) == (new.principal, new.tenant)
+        refusal = self._login.succeeded(same=same)
+        if refusal is not None:
+            log.warning("%r: cannot become %s", self, new.principal)
+            self._refuse_late(refusal)
+            return
+        self._become(new)
+        if self._in_text:
+            proof = b" " + base64.b64encode(done.data) if done.data else b""
+            self.send(b"OK %s%s\r\n" % (_who(new), proof))
+            return
+        left = 0
+        if new.expires_at is not None:
+            left = max(1, round((new.expires_at - self._engine.now.wall) * 1000))
+        fields = (new.principal, new.tenant, ",".join(new.role_names), str(left))
+        self.send(response(SASL_OK, *(field.encode() for field in fields), done.data))
+
+    # Text
+
+    def on_command(self, line: bytes) -> None:
+        self._in_text = True
+        if self._login.in_exchange:
+            self._continue(line)
+            return
+        words = commands.words_of(line)
+        first = words[0].lower()
+        if first == b"auth" and Way.SASL in self._logins.ways:
+            self._on_auth(words[1:])
+            return
+        command = commands.find(words)
+        name = "" if command is None else command.name
+        opened = first == b"whoami" or name == "version"
+        if not self._goes(needs_login=not opened):
+            return
+        if first == b"whoami":
+            self.send(b"OK %s\r\n" % self._whoami())
+        elif command is None or opened or self._may(name, words[len(command.words) :]):
+            super().on_command(line)
+        else:
+            self._say(auth.DENIED)
+
+    def _may(self, name: str, args: list[bytes]) -> bool:
+        matcher = self._rights.commands.get(name)
+        if matcher is None or matcher == EVERY or not args:
+            return matcher is not None
+        if name != "schedule run":
+            return matcher(args[0])
+        try:
+            schedule = self._engine.scheduler.named(self.peer.tenant.name, args[0])
+        except NoSchedule:
+            return True  # it runs nothing, and the answer says why
+        return matcher(schedule.function)
+
+    def _whoami(self) -> bytes:
+        identity = self.identity
+        if identity is None:
+            return b"- - - -"
+        return _who(identity) + b" " + identity.method.encode()
+
+    def _on_auth(self, words: list[bytes]) -> None:
+        if not words:
+            if self._goes():
+                names = self._logins.authenticator.offered(self._channel, self._engine.now)
+                self.send(b"OK %s\r\n" % " ".join(names).encode())
+            return
+        first = None if len(words) == 1 else _decoded(b"" if words[1] == b"=" else words[1])
+        if len(words) > 2 or (len(words) == 2 and first is None):
+            self._refuse(self._login.close(auth.UNEXPECTED))
+            return
+        self._login.asked = True
+        self._start(words[0], first)
+
+    def _continue(self, line: bytes) -> None:
+        if line == b"*":
+            self._abort()
+            return
+        data = _decoded(line)
+        if data is None:
+            self._refuse(self._login.close(auth.UNEXPECTED))
+        else:
+            self._respond(data)
+
+
+def _decoded(text: bytes) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return None
+
+
+def _who(identity: Identity) -> bytes:
+    roles = ",".join(identity.role_names) or "-"
+    return f"{identity.principal} {identity.tenant} {roles}".encode()
+
+
+# Rows
+
+_ALWAYS: Final[dict[int, Handler]] = {
+    ECHO_REQ: GuardedSession.on_echo_req,
+    OPTION_REQ: GuardedSession.on_option_req,
+    SASL_START: GuardedSession.on_sasl_start,
+    SASL_RESPONSE: GuardedSession.on_sasl_response,
+    SASL_ABORT: GuardedSession.on_sasl_abort,
+}
+
+_OPEN_ROWS: Final = rows_for(_ALWAYS)
+"""Before a login."""
+
+_EXPIRED_ROWS: Final = rows_for(
+    _ALWAYS
+    | {
+        packet.number: getattr(GuardedSession, "on_" + packet.name.lower())
+        for packet in PACKETS.values()
+        if packet.asked_by and packet.name.startswith("WORK_")
+    }
+)
+"""After a login has run out: what is held may be finished."""
+
+GuardedSession.rows = _OPEN_ROWS
+
+
+@lru_cache(maxsize=1024)
+def _rows_of(
+    roles: frozenset[Role], submit: Matcher, work: Matcher, extended: bool
+) -> tuple[Row, ...]:
+    """The rows of users with these roles and globs."""
+    rights = Rights(Identity("", "", roles, "", submit, work))
+    handlers: dict[int, Handler] = {}
+    for packet in (*PACKETS.values(), *(EXTENSIONS.values() if extended else ())):
+        handler = getattr(GuardedSession, "on_" + packet.name.lower(), None)
+        if packet.asked_by and packet.served and handler is not None:
+            matcher = rights.packets.get(packet.number)
+            handlers[packet.number] = _guard(packet, handler, matcher)
+    return rows_for(handlers | _ALWAYS)
+
+
+def _guard(packet: Packet, handler: Handler, matcher: Matcher | None) -> Handler:
+    """The handler, for those for whom the matcher stands; None is for those who may not at all."""
+    if matcher == EVERY:
+        return handler
+    if matcher is None:
+        return lambda session, *args: session.denied(packet)
+    reducer = packet.args.index("reducer") if "reducer" in packet.args else 0
+
+    def guarded(session: GuardedSession, *args: bytes) -> None:
+        if matcher(args[0]) and matcher(args[reducer]):
+            handler(session, *args)
+        else:
+            session.denied(packet)
+
+    return guarded

@@ -1,0 +1,120 @@
+"""Who may use a server that lets nobody in without asking: settings, deadlines, and passwords that
+wait to be checked.
+
+A password is checked by stretching it, for up to half a second. So what a mechanism hands out as
+:class:`~trigear.security.mechs.Verify` becomes a :class:`Check`, which the runtime takes, one at a
+time, and answers. Meanwhile the connection is held.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from trigear.broker.timers import Timers
+from trigear.engine.guarded import DEADLINE, GuardedSession, Way
+from trigear.security.mechs import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from trigear.engine.engine import Engine
+    from trigear.model import Now
+    from trigear.security.mechs import Authenticator
+    from trigear.security.policy import Identity
+
+DELAY: Final = 1.0
+"""Seconds after which a failure is answered, give or take a fifth."""
+
+CHECKS: Final = 64
+"""Passwords that may wait to be checked."""
+
+MOST_WAIT: Final = DEADLINE / 2
+"""Seconds that the last of them may have to wait."""
+
+
+class Check:
+    """A password to be checked. ``work`` may be called in any thread; what it returns goes to
+    :meth:`Logins.checked`."""
+
+    __slots__ = ("session", "work")
+
+    def __init__(self, session: GuardedSession, work: Callable[[], int]) -> None:
+        self.session: GuardedSession | None = session
+        self.work = work
+
+
+class Logins:
+    """What all connections of a server that asks for logins share.
+
+    Args:
+        authenticator: knows the users and the mechanisms.
+        ways: how peers may become known.
+    """
+
+    def __init__(self, authenticator: Authenticator, ways: Iterable[Way]) -> None:
+        self.authenticator = authenticator
+        self.ways = frozenset(ways)
+        self.timers = Timers()
+        self._waiting: deque[Check] = deque()
+        self._began = 0.0
+        self._seconds = 0.0
+        """How long a check takes, as far as is known."""
+
+    def opened(
+        self, engine: Engine, number: int, address: str, channel: Channel | None
+    ) -> GuardedSession:
+        """A connection; see :meth:`trigear.engine.engine.Engine.connection_opened`."""
+        return GuardedSession(engine, self, number, address, channel or Channel(address))
+
+    def implicit(self, channel: Channel, now: Now) -> Identity | None:
+        """Who somebody is without saying so."""
+        found = None
+        if Way.MTLS in self.ways:
+            found = self.authenticator.by_certificate(channel, now)
+        if found is None and Way.PEER in self.ways:
+            found = self.authenticator.by_uid(channel, now)
+        return found
+
+    def delay(self) -> float:
+        """Seconds until a failure is answered. Chance keeps others from telling by the time what
+        else happened."""
+        return DELAY * (0.8 + 0.4 * self.authenticator.random(1)[0] / 255)
+
+    # Checks
+
+    def offer(self, session: GuardedSession, work: Callable[[], int]) -> Check | None:
+        """Have work done for a session; None if too many wait already."""
+        waiting = len(self._waiting)
+        if waiting >= CHECKS or waiting * self._seconds > MOST_WAIT:
+            return None
+        check = Check(session, work)
+        self._waiting.append(check)
+        return check
+
+    @property
+    def has_check(self) -> bool:
+        """Whether :meth:`next_check` would return one."""
+        while self._waiting and self._waiting[0].session is None:
+            self._waiting.popleft()
+        return bool(self._waiting)
+
+    def next_check(self, now: Now) -> Check | None:
+        """The next password to check, for one thread that does one at a time."""
+        if not self.has_check:
+            return None
+        self._began = now.monotonic
+        return self._waiting.popleft()
+
+    def checked(self, check: Check, result: int, now: Now) -> None:
+        """A check is over."""
+        self._seconds = now.monotonic - self._began
+        session, check.session = check.session, None
+        if session is not None:
+            session.checked(result)
+
+    # Time
+
+    def set(self, seconds: float, call: Callable[[Now], None], now: Now) -> list[Any]:
+        """Have something called after so many seconds."""
+        return self.timers.set(now.monotonic + seconds, call)
