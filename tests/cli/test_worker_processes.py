@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import grp
 import os
-import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.at_work import ROOT, AtWork, alive, beginning, wait_until, write
 from tests.cli.conftest import PATIENCE, TRIGEAR, Running
 from trigear.cli.report import Status
 from trigear.cli.worker_plan import WorkerPlan
@@ -26,82 +23,6 @@ from trigear.runtime.blocking import BlockingClient, connect_blocking
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-ROOT = ["--allow-root"] if os.geteuid() == 0 else []
-
-JOBS = """
-import os, signal, time
-from trigear import Worker
-
-worker = Worker(max_jobs=4)
-
-@worker.function("version")
-def version(job):
-    return b"%(version)s %%d" %% os.getpid()
-
-@worker.function("crash")
-def crash(job):
-    with open("crashed", "a") as file:
-        file.write("x")
-    if os.path.getsize("crashed") < 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return b"at last"
-
-@worker.function("wait")
-async def wait(job):
-    import trio
-    await job.data(b"begun")
-    while not os.path.exists(job.workload.decode()):
-        await trio.sleep(0.01)
-    return b"%(version)s"
-
-@worker.function("grow")
-def grow(job):
-    worker.ballast = bytearray(100_000_000)
-    return b"%%d" %% os.getpid()
-
-@worker.function("whoami")
-def whoami(job):
-    there = b" ".join(map(os.fsencode, os.listdir("/")))
-    return b"%%d %%d %%s %%s" %% (os.getuid(), os.getgid(), os.getcwd().encode(), there)
-"""
-
-
-GREEDY = """
-import os
-from trigear import Worker
-
-worker = Worker()
-gained = 0
-for regain in os.seteuid, os.setuid, os.setegid, os.setgid:
-    try:
-        regain(0)
-        gained += 1
-    except PermissionError:
-        pass
-users = os.getresuid()
-
-@worker.function("tried")
-def tried(job):
-    return f"{gained} {users}".encode()
-"""
-
-
-class AtWork(Running):
-    """A running `trigear worker`."""
-
-    def wait_for_start(self) -> None:
-        self.read_until("at work: ")
-
-    def processes(self) -> set[int]:
-        """The worker processes there are."""
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return set(map(int, listed.stdout.split()))
 
 
 @pytest.fixture
@@ -121,40 +42,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(folder: Path, version: str) -> None:
-    (folder / "jobs.py").write_text(JOBS % {"version": version})
-    # A module that changes twice in a second looks the same to the cache of compiled code.
-    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
-
-
 @pytest.fixture
 def begin(server: Running) -> Iterator[Callable[..., AtWork]]:
-    """Start workers; with ``waiting`` only when they say that they are at work."""
-    with contextlib.ExitStack() as stack:
-
-        def run(*args: str, cwd: Path, waiting: bool = True, **env: str) -> AtWork:
-            process = subprocess.Popen(
-                [*TRIGEAR, "worker", "--server", server.address, *args],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=cwd,
-                env={**os.environ, **env},
-            )
-            running = AtWork(process)
-            stack.callback(end, running)
-            if waiting:
-                running.wait_for_start()
-            return running
-
-        yield run
-
-
-def end(running: AtWork) -> None:
-    running.kill()
-    if running.process.stdout is not None:
-        running.process.stdout.close()
+    with beginning(server.address) as begin:
+        yield begin
 
 
 # Ends
@@ -218,21 +109,6 @@ def test_nothing_is_left_when_the_supervisor_is_killed(
     assert len(there) == 2
     worker.process.kill()
     wait_until(lambda: not any(alive(pid) for pid in there))
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)  # a process of processes that are not ours has no event to wait for
 
 
 # Crashes and replacements
@@ -504,108 +380,6 @@ def test_without_a_command_workloads_are_printed(
     assert client.submit("print", b"to be seen\n") == b""
     assert worker.process.stdout is not None
     assert worker.process.stdout.readline() == "to be seen\n"
-
-
-# Other users
-
-
-def test_jobs_are_done_as_another_user(
-    as_root: None, begin: Callable[..., AtWork], client: BlockingClient, open_folder: Path
-) -> None:
-    write(open_folder, "one")
-    worker = begin("jobs:worker", "--run-as", "nobody:games", cwd=open_folder)
-    uid, gid, folder, _ = client.submit("whoami", b"").split(b" ", 3)
-    expected = pwd.getpwnam("nobody").pw_uid, grp.getgrnam("games").gr_gid
-    assert (int(uid), int(gid), folder) == (*expected, bytes(open_folder))
-    # Each new process becomes that user, too.
-    worker.send(signal.SIGHUP)
-    worker.read_until("took over from")
-    assert client.submit("whoami", b"").startswith(b"%d %d " % expected)
-
-
-@pytest.mark.parametrize("jail", [[], ["--chroot", "/"]])
-def test_a_link_in_place_of_the_log_gives_no_more_rights(
-    as_root: None, begin: Callable[..., AtWork], open_folder: Path, jail: list[str]
-) -> None:
-    treasure = open_folder / "treasure"
-    treasure.write_text("of root")
-    logs = open_folder / "logs"
-    logs.mkdir()
-    os.chown(logs, pwd.getpwnam("nobody").pw_uid, -1)
-    (logs / "w.log").symlink_to(treasure)
-    args = ["-f", "job", "--run-as", "nobody", "-l", str(logs / "w.log"), *jail]
-    worker = begin(*args, "cat", cwd=open_folder, waiting=False)
-    assert worker.wait() == Status.NOT_ALLOWED
-    assert "w.log: Permission denied" in worker.lines[-1]
-    assert treasure.read_text() == "of root"
-
-
-def test_a_log_is_written_as_the_user_who_does_the_jobs(
-    as_root: None, begin: Callable[..., AtWork], open_folder: Path
-) -> None:
-    log = open_folder / "w.log"
-    begin("-f", "job", "--run-as", "nobody", "-l", str(log), "cat", cwd=open_folder, waiting=False)
-    wait_until(lambda: log.exists() and "at work: 1 process" in log.read_text())
-    assert log.stat().st_uid == pwd.getpwnam("nobody").pw_uid
-
-
-def test_jobs_are_done_in_another_root(
-    as_root: None, begin: Callable[..., AtWork], client: BlockingClient, open_folder: Path
-) -> None:
-    write(open_folder, "one")
-    jail = open_folder / "jail"
-    (jail / "inside").mkdir(parents=True)
-    write(jail / "inside", "one")
-    args = ["jobs:worker", "--run-as", "nobody", "--chroot", ".."]
-    begin(*args, cwd=jail / "inside")
-    uid, _, folder, there = client.submit("whoami", b"").split(b" ", 3)
-    assert (int(uid) != 0, folder, there) == (True, b"/", b"inside")
-
-
-def test_code_outside_the_root_is_not_loaded(
-    as_root: None, begin: Callable[..., AtWork], open_folder: Path
-) -> None:
-    write(open_folder, "one")
-    (open_folder / "jail").mkdir()
-    args = ["jobs:worker", "--run-as", "nobody", "--chroot", "jail"]
-    worker = begin(*args, cwd=open_folder, waiting=False)
-    assert worker.wait() == Status.USAGE
-    (line,) = worker.lines
-    assert f"no module 'jobs' inside the root {open_folder}/jail" in line
-
-
-@pytest.mark.parametrize("root", [[], ["--chroot", "."]])
-def test_imported_code_cannot_become_root(
-    as_root: None,
-    begin: Callable[..., AtWork],
-    client: BlockingClient,
-    open_folder: Path,
-    root: list[str],
-) -> None:
-    (open_folder / "greedy.py").write_text(GREEDY)
-    begin("greedy:worker", "--run-as", "nobody", *root, cwd=open_folder)
-    nobody = pwd.getpwnam("nobody").pw_uid
-    assert client.submit("tried", b"") == f"0 ({nobody}, {nobody}, {nobody})".encode()
-
-
-def test_a_command_runs_in_another_root(
-    as_root: None, begin: Callable[..., AtWork], client: BlockingClient, open_folder: Path
-) -> None:
-    jail = open_folder / "jail"
-    jail.mkdir()
-    build_id(jail)
-    begin("-f", "id", "--run-as", "nobody", "--chroot", str(jail), "/id", cwd=open_folder)
-    assert client.submit("id", b"") == b"65534 /\n"
-
-
-def build_id(jail: Path) -> None:
-    """A program that needs nothing else in its root: who runs it, and where."""
-    source = jail.parent / "id.c"
-    source.write_text(
-        "#include <stdio.h>\n#include <unistd.h>\n"
-        'int main(void) { char b[99]; printf("%d %s\\n", (int)getuid(), getcwd(b, 99)); }\n'
-    )
-    subprocess.run(["cc", "-static", "-o", jail / "id", source], check=True)
 
 
 def test_a_supervisor_loads_no_event_loop_and_no_code_of_others() -> None:

@@ -15,6 +15,7 @@ SIGHUP                              starts a new process in every slot; each old
 SIGTERM, SIGINT                     drains all processes; a second one stops them at once
 a process cannot be started the     ends with its exit status
 very first time
+a process is killed outright        ends the programs that it ran for jobs
 the system starts no process (out   tries again, after a wait that grows; the processes there are
 of memory, a folder is gone)        go on
 ==================================  ============================================================
@@ -35,8 +36,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from trigear.cli.orphans import LOOK_SECONDS, Orphans, Programs
 from trigear.cli.report import Failure, Status
-from trigear.cli.worker_plan import READY, RETIRING
+from trigear.cli.worker_plan import READY, WORD
 from trigear.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ STEADY_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
 """How long a process that was told to stop at once may take before it is killed."""
 
+LONGEST_WORD: Final = 16
+"""Bytes."""
+
 HEEDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -65,6 +70,8 @@ class Child:
     started: float
     ready: bool = False
     leaving: bool = False
+    said: bytes = b""
+    programs: Programs = field(default_factory=lambda: Programs(None))
 
     def ask_to_end(self, *, at_once: bool = False) -> None:
         self.leaving = True
@@ -89,13 +96,22 @@ class Supervisor:
         plan: what each of them does.
         processes: how many there shall be.
         ready: called once, when all of them are at work.
+        user: the number of the user that the processes become, where this one does not.
     """
 
-    def __init__(self, plan: WorkerPlan, processes: int, ready: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        processes: int,
+        ready: Callable[[], object],
+        user: int | None = None,
+    ) -> None:
         self.plan = plan
         self.slots = [Slot() for _ in range(processes)]
         self.children: dict[socket.socket, Child] = {}
+        self.orphans = Orphans()
         self.status: int = Status.DONE
+        self._user = user
         self._on_ready = ready
         self._was_ready = False
         self._ending: float | None = None
@@ -132,7 +148,7 @@ class Supervisor:
     @property
     def _over(self) -> bool:
         resting = self._ending is not None or all(slot.finished for slot in self.slots)
-        return resting and not self.children
+        return resting and not self.children and not self.orphans
 
     def _round(self, mine: socket.socket) -> None:
         for key, _ in self._selector.select(self._patience()):
@@ -148,6 +164,7 @@ class Supervisor:
             for child in self.children.values():
                 log.warning("worker process %d does not end: killed", child.process.pid)
                 child.process.kill()
+        self.orphans.look(now)
         for slot in self.slots:
             if slot.due is not None and now >= slot.due:
                 self._fill(slot)
@@ -157,6 +174,8 @@ class Supervisor:
         times = [slot.due for slot in self.slots if slot.due is not None]
         if self._kill_at is not None:
             times.append(self._kill_at)
+        if self.orphans:
+            times.append(time.monotonic() + LOOK_SECONDS)
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
     # Processes
@@ -206,7 +225,7 @@ class Supervisor:
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(self.plan.to_json())
-        child = Child(process, mine, slot, time.monotonic())
+        child = Child(process, mine, slot, time.monotonic(), programs=Programs(self._user))
         self.children[mine] = child
         self._selector.register(mine, selectors.EVENT_READ)
         log.debug("worker process %d started", process.pid)
@@ -217,7 +236,7 @@ class Supervisor:
         if child is None:
             return
         try:
-            words = channel.recv(64)
+            words = channel.recv(4096)
         except OSError:
             words = b""
         if not words:
@@ -225,11 +244,24 @@ class Supervisor:
             self._selector.unregister(channel)
             self._look_for_ends()
             return
-        for word in words:
-            if word == READY[0]:
-                self._is_ready(child)
-            elif word == RETIRING[0]:
+        self._understand(child, words)
+
+    def _understand(self, child: Child, said: bytes, *, last: bool = False) -> None:
+        """Do what a worker process' words ask for; ``last`` if it has ended."""
+        said = child.said + said
+        end = 0
+        for word in WORD.finditer(said):
+            end = word.end()
+            if word[1] == b"+":
+                child.programs.began(int(word[2]))
+            elif word[1] == b"-":
+                child.programs.ended(int(word[2]))
+            elif word[0] != READY:
                 self._retires(child)
+            elif not last:
+                self._is_ready(child)
+        # Half a word; no word of ours is longer than this.
+        child.said = said[end:][-LONGEST_WORD:]
 
     def _is_ready(self, child: Child) -> None:
         child.ready = True
@@ -266,6 +298,7 @@ class Supervisor:
             status = child.process.poll()
             if status is not None:
                 self._ended(child, status)
+        reap_strangers({child.process.pid for child in self.children.values()})
 
     def _ended(self, child: Child, status: int) -> None:
         del self.children[child.channel]
@@ -274,8 +307,9 @@ class Supervisor:
         # It may have said something before it went.
         with contextlib.suppress(OSError), child.channel:
             child.channel.setblocking(False)
-            if RETIRING in child.channel.recv(64):
-                self._retires(child)
+            while words := child.channel.recv(4096):
+                self._understand(child, words, last=True)
+        self.orphans.adopt(child.programs.take(), time.monotonic())
         slot, pid = child.slot, child.process.pid
         if child.leaving or self._ending is not None:
             level = logging.WARNING if status else logging.DEBUG
@@ -360,7 +394,19 @@ class Supervisor:
             child.process.kill()
             child.process.wait()
             child.channel.close()
+            self.orphans.adopt(child.programs.take(), time.monotonic())
         self.children.clear()
+        self.orphans.kill()
+
+
+def reap_strangers(known: set[int]) -> None:
+    """Let go of processes that have ended and came to us as orphans: where this is the first
+    process of a container, nobody else does."""
+    with contextlib.suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid in known:
+                return  # it has a signal of its own
+            os.waitpid(ended.si_pid, 0)
 
 
 def line_of(error: OSError) -> str:

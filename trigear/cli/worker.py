@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib.util
 import logging
 import os
 import shlex
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -305,11 +308,20 @@ def run(plan: WorkerPlan, given: dict[str, Any]) -> int:
         user = None if plan.run_as is None else process.identity(plan.run_as)
         if settings.is_file and user is not None:
             give_file_to(settings.target, user.uid, user.gid)
-        # This process stays root, but its log may be in a folder where the user can put a link.
+        # This process is root, but its log may be in a folder where the user can put a link.
         with process.rights_of(user):
             stack.callback(Log(settings).close)
         if pid_path is not None:
             stack.callback(write_pid_file(pid_path).remove)
+        if user is not None:
+            why = why_stay_root(plan, user)
+            if why is None:
+                process.become(user)
+                plan = dataclasses.replace(plan, run_as=None)
+                user = None
+            else:
+                level = logging.WARNING if plan.chroot is None else logging.DEBUG
+                log.log(level, "the supervisor stays root: %s", why)
 
         def ready() -> None:
             processes = given["processes"]
@@ -320,11 +332,35 @@ def run(plan: WorkerPlan, given: dict[str, Any]) -> int:
                 daemon.ready()
 
         try:
-            status = Supervisor(plan, given["processes"], ready).run()
+            others = None if user is None else user.uid
+            status = Supervisor(plan, given["processes"], ready, others).run()
         except Failure as error:
             status = error.status
             raise
     return status
+
+
+def why_stay_root(plan: WorkerPlan, user: process.Identity) -> str | None:
+    """Why the supervisor cannot become the user right away: it could start no more processes.
+
+    Returns:
+        None if it can.
+    """
+    if plan.chroot is not None:
+        return "each new process has to change its root, which only root can do"
+    needed = [(sys.executable, os.X_OK), (plan.folder, os.X_OK), (os.__file__, os.R_OK)]
+    for name in ("trigear", "trio", "click"):
+        found = importlib.util.find_spec(name)
+        if found is not None and found.origin is not None:
+            needed.append((found.origin, os.R_OK))
+    with process.rights_of(user):
+        for path, right in needed:
+            if not os.access(path, right, effective_ids=os.access in os.supports_effective_ids):
+                return (
+                    f"user '{user.user}' has no access to {path}, which each new process needs;"
+                    " give it that, or start as that user in the first place"
+                )
+    return None
 
 
 def write_pid_file(path: str) -> process.PidFile:

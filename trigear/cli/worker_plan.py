@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ READY = b"R"
 
 RETIRING = b"D"
 """A worker process says: no more jobs are begun here, start another."""
+
+WORD = re.compile(rb"R|D|([+-])([0-9]{1,10});")
+"""What a worker process says: one of these, or that a process group begins or has ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,7 +271,10 @@ async def serve(
     """Do jobs until the worker has drained; the exit status."""
     import trio
 
+    from trigear.runtime.program import watch_groups
+
     told = trio.socket.from_stdlib_socket(channel.dup())
+    watch_groups(lambda group, begins: tell_of_group(channel, group, begins=begins))
 
     async def tell(word: bytes) -> None:
         with contextlib.suppress(OSError):  # nobody to tell: `lifeline` finds out, too
@@ -332,6 +335,12 @@ async def serve(
         if memory is not None:
             nursery.start_soon(watch_memory, memory)
     return Status.DONE
+
+
+def tell_of_group(channel: socket.socket, group: int, *, begins: bool) -> None:
+    """Tell the supervisor of a process group, which it ends when this process is killed."""
+    with contextlib.suppress(OSError):  # it is gone, or so far behind that it is as good as gone
+        channel.send(b"%c%d;" % (b"+" if begins else b"-", group), socket.MSG_DONTWAIT)
 
 
 class Announced:

@@ -15,9 +15,19 @@ from trigear.model import public
 from trigear.runtime.link import CHUNK, hidden_nursery
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from trigear.runtime.job import WorkerJob
+
+_watch: Callable[[int, bool], object] | None = None
+
+
+def watch_groups(watch: Callable[[int, bool], object]) -> None:
+    """Have ``watch`` called with every process group in which a program is run, and whether it
+    begins or has ended. Who outlives this process can then end what is left of it."""
+    global _watch
+    _watch = watch
+
 
 TERM_GRACE: Final = 2.0
 """Seconds that a program may take to end after SIGTERM, before SIGKILL."""
@@ -52,6 +62,8 @@ class Program:
             },
         )
         ended = False
+        if _watch is not None:
+            _watch(process.pid, True)
         try:
             async with hidden_nursery() as nursery:
                 nursery.start_soon(feed, process, job.workload)
@@ -67,6 +79,8 @@ class Program:
                 assert pipe is not None
                 with trio.CancelScope(shield=True):
                     await pipe.aclose()
+            if _watch is not None:
+                _watch(process.pid, False)
         if status == 0:
             return output
         if output:
