@@ -14,8 +14,6 @@ from trigear.wire.packets import EXTENSIONS, LOGINS, PACKETS, Side
 PACKETS_TO_COME: set[str] = set()
 COMMANDS_TO_COME = {
     *("whoami", "auth", "shutdown", "reload", "sessions", "drain", "metrics"),
-    *("requeue", "pause", "resume"),
-    *("dead list", "dead show", "dead retry", "dead delete"),
 }
 
 

@@ -160,7 +160,7 @@ class Traffic:
         chance, client = self.chance, self.chance.choice(self.clients)
         worker = chance.choice(self.workers)
         handle = chance.choice(self.handles or [b"H:nobody:1"])
-        what = chance.randrange(10)
+        what = chance.randrange(12)
         if what == 0:
             self.tell(client, b"cancel job %s\n" % handle, b"status\nworkers\njobs\nshow jobs\n")
         elif what == 1:
@@ -179,6 +179,13 @@ class Traffic:
             self.tell(client, unwanted, unwanted, b"drop function undone\n")
         elif what == 7:
             self.tell(client, request(ECHO_REQ, b"x"), request(OPTION_REQ, b"what"), b"\0RES....")
+        elif what == 8:
+            self.tell(client, b"requeue %s\npriority %s high\n" % (handle, handle))
+            self.tell(client, b"pause g\n", b"set again expires 1s\n", b"functions\n")
+        elif what == 9:
+            self.tell(client, b"resume g\nreset again\ndead list\n")
+            change = chance.choice([b"retry all", b"delete all", b"show " + handle])
+            self.tell(client, b"dead %s\n" % change)
         else:
             group = chance.choice([self.clients, self.workers])
             place = chance.randrange(len(group))

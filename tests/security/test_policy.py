@@ -70,10 +70,10 @@ ROLES_NEEDED = {
         *("result", "drop result"),
         *("dead list", "dead show", "dead retry", "dead delete"),
         *("schedule list", "schedule show", "schedule pause", "schedule resume"),
-        *("schedule remove", "requeue", "pause", "resume"),
+        *("schedule remove", "requeue", "priority", "pause", "resume", "set", "reset"),
     },
     "admin or operator": {"status", "prioritystatus", "workers", "show jobs"}
-    | {"show unique jobs", "show job", "show functions", "jobs", "clients"},
+    | {"show unique jobs", "show job", "show functions", "jobs", "clients", "functions"},
     "admin and submit": {"schedule add", "schedule run"},
 }
 

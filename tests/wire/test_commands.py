@@ -91,6 +91,9 @@ def test_lists_are_known_by_their_end() -> None:
         "result",
         "schedule list",
         "schedule show",
+        "functions",
+        "dead list",
+        "dead show",
     ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.broker.broker import FunctionBusy
 from trigear.broker.jobs import DELAYED, PENDING, RUNNING, STATE_NAMES, Job
-from trigear.engine import admin_results, schedules
+from trigear.engine import admin_dead, admin_results, admin_steering, schedules
 from trigear.model import JobEnd, Priority
 from trigear.wire import commands
 from trigear.wire.commands import COMMANDS, OK, err, ok, table
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from trigear.engine.engine import Engine
     from trigear.engine.session import Session
 
-_WITH_ARGUMENTS: Final = (b"create", b"drop", b"maxqueue", b"schedule")
+_WITH_ARGUMENTS: Final = frozenset(
+    {
+        *(b"create", b"drop", b"maxqueue", b"schedule", b"requeue", b"priority", b"functions"),
+        *(b"pause", b"resume", b"set", b"reset", b"dead"),
+    }
+)
 
 
 def answer(engine: Engine, session: Session, line: bytes) -> bytes | None:
@@ -121,17 +126,6 @@ def _cancel_job(engine: Engine, session: Session, args: Sequence[bytes]) -> byte
     if schedule is None:
         return err("UNKNOWN_JOB")
     return schedules.remove(engine, session, (schedule.handle,))
-
-
-def _max_queue(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
-    function = session.peer.tenant.functions.get(args[0])
-    if function is not None:
-        # More digits than these mean no limit that is ever reached.
-        numbers = [int(arg[:18]) if arg.isdigit() else 0 for arg in args[1:]]
-        if len(numbers) == 1:
-            numbers *= len(Priority)
-        function.limits = [*numbers, 0, 0, 0][: len(Priority)]
-    return OK
 
 
 def _getpid(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
@@ -235,7 +229,7 @@ _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes | N
     "create_function": _create_function,
     "drop_function": _drop_function,
     "cancel_job": _cancel_job,
-    "max_queue": _max_queue,
+    "max_queue": admin_steering.max_queue,
     "getpid": _getpid,
     "verbose": _verbose,
     "version": _version,
@@ -252,5 +246,16 @@ _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes | N
     "schedule_resume": schedules.resume,
     "schedule_run": schedules.run,
     "schedule_remove": schedules.remove,
+    "requeue": admin_steering.requeue,
+    "priority": admin_steering.set_priority,
+    "functions": admin_steering.functions,
+    "pause": admin_steering.pause,
+    "resume": admin_steering.resume,
+    "set": admin_steering.set_value,
+    "reset": admin_steering.reset,
+    "dead_list": admin_dead.list_all,
+    "dead_show": admin_dead.show,
+    "dead_retry": admin_dead.retry,
+    "dead_delete": admin_dead.delete,
 }
 assert _METHODS.keys() == {command.method for command in COMMANDS}

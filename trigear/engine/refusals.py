@@ -6,4 +6,6 @@ from typing import Final
 
 STOPPING: Final = ("SHUTDOWN_GRACEFUL", "The server is about to stop")
 STALLED: Final = ("QUEUE_ERROR", "The store does not answer")
+NOT_STORED: Final = ("NOT_STORED", "Could not be stored")
+NOT_YET_STORED: Final = ("NOT_STORED", "In effect, but not stored yet")
 FULL: Final = ("QUEUE_ERROR", "Job queue is full")

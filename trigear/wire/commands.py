@@ -249,6 +249,114 @@ COMMANDS: Final = (
         exact=True,
         origin="trigear",
     ),
+    Command(
+        ("requeue",),
+        ("handle",),
+        "requeue",
+        "`OK` or `ERR UNKNOWN_JOB`",
+        "Put a job at the end of its queue, without counting an attempt: one that runs is taken"
+        " from its worker, one that waits for its time waits no longer.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("priority",),
+        ("handle", "priority"),
+        "priority",
+        "`OK` or `ERR …`",
+        "Give a job another priority: `high`, `normal` or `low`.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("functions",),
+        ("[function]",),
+        "functions",
+        "`function TAB setting TAB value TAB origin` lines, `.`",
+        "The settings of every function, or of one, and where each value comes from: `command`,"
+        " `file` or `default`.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("pause",),
+        ("function",),
+        "pause",
+        "`OK` or `ERR …`",
+        "Hand out no jobs of a function until it is resumed; submissions are taken.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("resume",),
+        ("function",),
+        "resume",
+        "`OK` or `ERR …`",
+        "Hand out jobs of a paused function again.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("set",),
+        ("function", "setting", "value …"),
+        "set",
+        "`OK` or `ERR …`",
+        "Set anything of a function; that wins over the configuration until it is reset, and"
+        " survives a restart. `ERR NOT_STORED` says that it holds, and will be stored when the"
+        " store works again.",
+        origin="trigear",
+    ),
+    Command(
+        ("reset",),
+        ("function", "[setting]"),
+        "reset",
+        "`OK` or `ERR …`",
+        "Take back what was set of a function by command, one setting or all; pauses and limits"
+        " among them.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("dead", "list"),
+        ("[function]",),
+        "dead_list",
+        "`handle TAB function TAB reason TAB attempts TAB died TAB size TAB unique` lines, `.`",
+        "The dead letters: background jobs that were given up. The `reason` is `attempts` (they are"
+        " used up), `timeout`, `expired`, `failed` or `exception`; `died` is in seconds since 1970,"
+        " `size` the length of the workload in bytes.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("dead", "show"),
+        ("handle",),
+        "dead_show",
+        "`ERR UNKNOWN_JOB`, or `name TAB value` lines and `.`",
+        "All of one dead letter. `worker` is the address of the last one that had it, `text` what a"
+        " worker said last; the `workload` lines together are the workload, each in base64.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("dead", "retry"),
+        ("handle or all", "[function]"),
+        "dead_retry",
+        "`OK`; for all of them `OK done left`; or `ERR …`",
+        "Make a dead letter a job again, under its handle and with all its attempts; or all of"
+        " them, of one function if one is named. One command changes a thousand or so: repeat it"
+        " while some are left.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("dead", "delete"),
+        ("handle or all", "[function]"),
+        "dead_delete",
+        "`OK`; for all of them `OK done left`; or `ERR …`",
+        "Forget a dead letter, or all of them, as `dead retry` does.",
+        exact=True,
+        origin="trigear",
+    ),
 )
 
 _PLAIN: Final = bytes(range(33, 127)) + bytes(range(128, 256))
