@@ -158,7 +158,7 @@ def test_empty_file_changes_nothing(written: Callable[[str], str]) -> None:
         ("[server]\nmax-packet = 'big'", ["[server] max-packet", "is not a size"]),
         ("[server]\non-timeout = 'panic'", ["[server] on-timeout", "panic"]),
         ("[server]\nstore = 'redis'", ["redis", "is no store", "or memory"]),
-        ("[server]\nauth = 'mtls'", ["mtls", "not in this version"]),
+        ("[server]\nauth = 'other'", ["'other' is not one of 'none', 'sasl'"]),
         ("[server]\njob-retries = 1\njob_retries = 2", ["job_retries", "set twice"]),
         ("[function]\nf = 1", ["function.f", "is not a table"]),
         ("[function.f]\ntimout = 1", ["[function.f] timout", "did you mean 'timeout'?"]),

@@ -561,3 +561,41 @@ def test_too_many_commands_without_a_login_are_the_end(world: Guarded) -> None:
     for _ in range(guarded.MOST_PACKETS):
         caller.command(b"auth")
     assert caller.command(b"auth").startswith(b"ERR AUTHENTICATION_REQUIRED")
+
+
+# Other users
+
+
+def test_a_user_who_is_gone_or_has_another_password_is_put_out(world: Guarded) -> None:
+    alice, bob, stranger = world.user("alice"), world.user("bob"), world.caller()
+    local = world.caller(UNIX)
+    eve = world.user("eve")
+    changed = Verifier.derive("other", SALT, 4096).text()
+    bob_table = USERS[USERS.index("[users.bob]") : USERS.index("[users.eve]")]
+    text = USERS.replace(bob_table, "")
+    text = text.replace(PENCIL.text(), changed, 1)
+    assert world.engine.renew_users(Users.parse(text), world.time()) == 2
+    world.flush()
+    expired = ("ERROR", b"AUTHENTICATION_EXPIRED", b"Session expired")
+    assert alice.heard() == bob.heard() == [expired]
+    assert alice.end() is CloseReason.NOT_LOGGED_IN
+    assert [one.end() for one in (stranger, local, eve)] == [None, None, None]
+    assert scram(stranger, "alice", "other")[0] == "SASL_OK"
+
+
+def test_other_rights_hold_at_once_and_for_what_was_announced_before(world: Guarded) -> None:
+    bob, alice = world.user("bob"), world.user("alice")
+    bob.tell("CAN_DO", b"f")
+    alice.tell("CAN_DO", b"f")
+    alice.tell("CAN_DO", b"g")
+    text = USERS.replace('work = ["f"]', 'work = ["g"]').replace(
+        "unix_uids = [1001]", 'work = ["f"]'
+    )
+    assert world.engine.renew_users(Users.parse(text), world.time()) == 0
+    assert bob.ask("CAN_DO", b"f") == [DENIED]
+    assert bob.ask("CAN_DO", b"g") == []
+    assert [f.name for f in bob.peer.session.peer.abilities] == [b"g"]
+    assert [f.name for f in alice.peer.session.peer.abilities] == [b"f"]
+    nothing = text.replace('["submit", "work", "admin"]', '["submit"]')
+    assert world.engine.renew_users(Users.parse(nothing), world.time()) == 0
+    assert [f.name for f in bob.peer.session.peer.abilities] == []

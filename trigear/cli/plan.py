@@ -14,6 +14,8 @@ from trigear.engine.config import HANDLE_NAME_LIMIT, ServerConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trigear.cli.logins import LoginPlan
+
 
 @dataclass(frozen=True, slots=True)
 class PidFileSettings:
@@ -42,6 +44,7 @@ class Plan:
     run_as_option: str = "--run-as"
     descriptors: int | None = None
     insecure_open: bool = False
+    logins: LoginPlan | None = None
     quiet: bool = False
     notes: tuple[str, ...] = ()
     hint: str | None = None

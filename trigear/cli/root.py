@@ -28,6 +28,7 @@ class Entry(NamedTuple):
 
 COMMANDS: Final = {
     "admin": Entry("trigear.cli.admin", "admin_group", "Look into a server and steer it."),
+    "auth": Entry("trigear.cli.auth", "auth_group", "Ask what a user may do."),
     "bench": Entry("trigear.cli.bench", "bench_command", "Measure what a server of yours can do."),
     "completion": Entry("trigear.cli.completion", "completion_command", "Let your shell complete."),
     "config": Entry("trigear.cli.config", "config_group", "Check and show the configuration."),
@@ -38,6 +39,7 @@ COMMANDS: Final = {
     "store": Entry("trigear.cli.stores", "store_group", "Look after the durable jobs."),
     "submit": Entry("trigear.cli.submit", "submit_command", "Submit jobs and print results."),
     "top": Entry("trigear.cli.top", "top_command", "Watch the functions of a server."),
+    "user": Entry("trigear.cli.user", "user_group", "Say who may log in to a server."),
     "worker": Entry("trigear.cli.worker", "worker_command", "Do jobs, in Python or by a program."),
 }
 

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from trigear import __version__
-from trigear.cli import exposure, process, tls
+from trigear.cli import exposure, logins, process, tls
 from trigear.cli.logs import Log, LogStyle, give_file_to
 from trigear.cli.report import Failure, Status, line_for, only_one, status_of
+from trigear.engine.config import EngineConfig
 from trigear.engine.settings import SETTINGS
 from trigear.errors import TrigearError
 from trigear.model import counted
@@ -42,17 +43,26 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("trigear.server")
 
-RENEWABLE: Final = ("functions", *(setting.field for setting in SETTINGS))
+RENEWABLE: Final = (
+    "functions",
+    # Some that a function can have, the server has none of.
+    *sorted(
+        {setting.field for setting in SETTINGS}
+        & {each.name for each in dataclasses.fields(EngineConfig)}
+    ),
+)
 """Settings of the engine that a running server takes over from a changed file."""
 
 
 def check(plan: Plan) -> int:
     """Say whether ``plan`` could be started, as far as that can be known without starting."""
     wide = exposure.wide_addresses(plan.config)
-    if not plan.insecure_open:
+    user = None if plan.run_as is None else process.identity(plan.run_as, plan.run_as_option)
+    if plan.logins is not None:
+        logins.refuse_plain(wide)
+        logins.Users(plan.logins, () if user is None else (user.uid,))
+    elif not plan.insecure_open:
         exposure.refuse_exposure(wide)
-    if plan.run_as is not None:
-        process.identity(plan.run_as, plan.run_as_option)
     tls.opened(plan.config.tls)
     plan.store.check()
     click.echo(f"good: would listen on {', '.join(plan.config.listen)}; store: {plan.store}")
@@ -104,6 +114,7 @@ class Launch:
         self.pid_file: process.PidFile | None = None
         self.log: Log | None = None
         self.notes = list(plan.notes)
+        self.users: logins.Users | None = None
 
     def run(self) -> int:
         load_modules()
@@ -111,11 +122,16 @@ class Launch:
 
         plan = self.plan
         wide = exposure.wide_addresses(plan.config)
-        if not plan.insecure_open:
+        if plan.logins is not None:
+            logins.refuse_plain(wide)
+        elif not plan.insecure_open:
             exposure.refuse_exposure(wide)
         elif warning := exposure.warning_for(wide):
             self.notes.append(warning)
         user = None if plan.run_as is None else process.identity(plan.run_as, plan.run_as_option)
+        if plan.logins is not None:
+            self.users = logins.Users(plan.logins, () if user is None else (user.uid,))
+            self.notes += self.users.notes
         descriptors = process.raise_descriptor_limit(plan.descriptors)
         if plan.daemon:
             self.daemon = process.detach()
@@ -140,7 +156,9 @@ class Launch:
         from trigear.runtime.listeners import bind
 
         sockets = bind(self.plan.config)
-        if not self.plan.insecure_open:
+        if self.plan.logins is not None:
+            logins.refuse_plain_sockets(sockets)
+        elif not self.plan.insecure_open:
             exposure.refuse_exposed_sockets(sockets)
         return sockets
 
@@ -180,6 +198,7 @@ class Service:
         self.plan = launch.plan
         self.daemon = launch.daemon
         self.notes = launch.notes
+        self.users = launch.users
         self.log = opened
         self.config = config
         self.descriptors = descriptors
@@ -197,6 +216,7 @@ class Service:
                 sockets,
                 store=self.plan.store.build(),
                 tls=listening,
+                logins=None if self.users is None else self.users.logins,
                 own_process=True,
                 task_status=task_status,
             )
@@ -284,6 +304,11 @@ class Service:
                 log.error("SIGHUP: %s; the old configuration stays", line_for(error))
             else:
                 done.append(taken)
+        if self.users is not None:
+            try:
+                done.append(self.users.reload(server))
+            except (Failure, TrigearError) as error:
+                log.error("SIGHUP: %s; the users stay who they were", line_for(error))
         log.info("SIGHUP: %s", ", ".join(done) or "nothing done")
 
     def take(self, wanted_plan: Plan, server: Server) -> str:
@@ -301,6 +326,8 @@ class Service:
         later = sorted(name for name in fixed if fixed[name] != wanted[name])
         if wanted_plan.store != self.plan.store:
             later.append("store")
+        if wanted_plan.logins != self.plan.logins:
+            later.append("auth")
         if (self.plan.config.tls is None) != (fresh.tls is None):
             later.append("tls")
         read = "configuration read"

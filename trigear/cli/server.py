@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from trigear import __version__
 from trigear.cli import config_file
+from trigear.cli.logins import login_plan, with_login_options
 from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.manners import Manners, with_help, with_manners
 from trigear.cli.plan import PidFileSettings, Plan, absolute, attempts_for, handle_prefix
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 GEARMAND_FACE: Final = "gearmand-2"
 STORE: Final = Kind("store", parse_store)
-AUTHENTICATIONS: Final = ("none",)
 DEFAULTS: Final = ServerConfig()
 FUNCTION_DEFAULTS: Final = (
     *("retry_failures", "backoff", "backoff_factor", "backoff_limit"),
@@ -84,20 +84,6 @@ def split_face(args: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, rest
 
 
-def one_of_those_here(kind: str, here: tuple[str, ...]) -> Any:  # noqa: ANN401
-    """Refuse what a later version may offer; going on without it would be worse than stopping."""
-
-    def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
-        if value not in here:
-            names = ", ".join(here)
-            raise click.BadParameter(
-                f"{kind} '{value}' is not in this version; there is: {names}", ctx, param
-            )
-        return value
-
-    return check
-
-
 def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Make the file's values the defaults of the other options."""
     path = value if value is not None else config_file.usual_place()
@@ -146,12 +132,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     help="Serve other machines although anybody there can then submit, take and cancel jobs.",
 )
 @with_tls_options
-@click.option(
-    "--auth",
-    default="none",
-    callback=one_of_those_here("authentication", AUTHENTICATIONS),
-    help="How peers prove who they are.",
-)
+@with_login_options
 @click.option(
     "--store",
     type=STORE,
@@ -399,6 +380,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         run_as=given["run_as"],
         descriptors=given["file_descriptors"],
         insecure_open=given["insecure_open"],
+        logins=login_plan(given, config, folder),
         quiet=manners.quiet,
         reread=lambda: reread(arguments, given["config"], folder),
     )

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from trigear.engine.reads import Fetch
     from trigear.protocol.server import ServerConnection
     from trigear.security.mechs import Channel
+    from trigear.security.users import Users
     from trigear.stores.base import Line, Record, Row, SpoiltRecord
 
 log: Final = logging.getLogger("trigear.engine")
@@ -445,6 +446,12 @@ class Engine:
         self.now = now
         assert self.logins is not None
         self.logins.checked(check, result, now)
+
+    def renew_users(self, users: Users, now: Now) -> int:
+        """Take other users; returns how many connections end with that."""
+        self.now = now
+        assert self.logins is not None
+        return self.logins.renew_users(users, list(self._sessions.values()))
 
     # Drain
 

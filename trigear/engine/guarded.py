@@ -28,7 +28,7 @@ from trigear.model import CloseReason, printable
 from trigear.protocol import auth
 from trigear.protocol.auth import Login, Refusal
 from trigear.security import mechs
-from trigear.security.policy import EVERY, Identity, Matcher, Rights
+from trigear.security.policy import EVERY, Identity, Matcher, Rights, Role
 from trigear.wire import commands
 from trigear.wire.codec import Handler, Row, response, rows_for
 from trigear.wire.commands import err
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from trigear.engine.logins import Check, Logins
     from trigear.model import Now
     from trigear.security.mechs import Channel, Exchange, Outcome
-    from trigear.security.policy import Role
+    from trigear.security.users import Changes, Users
 
 log: Final = logging.getLogger("trigear.engine")
 
@@ -81,6 +81,9 @@ MOST_BYTES: Final = 65536
 
 EXPIRING_AT: Final = 0.8
 """The part of a login's time after which the peer is told that it ends."""
+
+_WITHOUT_PASSWORD: Final = ("mtls", "peer", mechs.EXTERNAL)
+"""How somebody may be known whom a new password does not concern."""
 
 NOBODY: Final = ""
 """Name of the tenant of those who are not logged in. No other tenant can have it."""
@@ -182,6 +185,32 @@ class GuardedSession(Session):
             self._after(left, self._expire)
         self._set_rows()
         log.info("%r is %s by %s", self, identity.principal, identity.method)
+
+    def renew(self, users: Users, changes: Changes) -> bool:
+        """There are other users now; returns whether that ends the connection."""
+        identity = self.identity
+        if identity is None:
+            return False
+        name = identity.principal.rpartition("/")[2]
+        names = {name, identity.authcid}
+        by_password = identity.method not in _WITHOUT_PASSWORD
+        if names & changes.gone or (by_password and names & changes.passwords):
+            self._grace_over(self._engine.now)
+            return True
+        user = users.get(name)
+        if name in changes.rights and user is not None:
+            fresh = user.identity(identity.method, identity.expires_at, identity.authcid)
+            self.identity = fresh
+            self._rights = Rights(fresh)
+            self._set_rows()
+            self._drop_abilities(fresh)
+        return False
+
+    def _drop_abilities(self, identity: Identity) -> None:
+        """Jobs that a worker may not do any more go to others; it keeps those that it holds."""
+        for function in list(self.peer.abilities):
+            if Role.WORK not in identity.roles or not identity.work(function.name):
+                self._broker.cant_do(self.peer, function.name, self._engine.now)
 
     def extend(self) -> None:
         self._extended = True

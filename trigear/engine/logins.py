@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from trigear.engine.engine import Engine
+    from trigear.engine.session import Session
     from trigear.model import Now
     from trigear.security.mechs import Authenticator
     from trigear.security.policy import Identity
+    from trigear.security.users import Users
 
 DELAY: Final = 1.0
 """Seconds after which a failure is answered, give or take a fifth."""
@@ -75,6 +77,16 @@ class Logins:
         if found is None and Way.PEER in self.ways:
             found = self.authenticator.by_uid(channel, now)
         return found
+
+    def renew_users(self, users: Users, sessions: Iterable[Session]) -> int:
+        """Put other users into service; returns how many of the connections end with that."""
+        changes = self.authenticator.users.changes_to(users)
+        self.authenticator.users = users
+        return sum(
+            session.renew(users, changes)
+            for session in sessions
+            if isinstance(session, GuardedSession)
+        )
 
     def delay(self) -> float:
         """Seconds until a failure is answered. Chance keeps others from telling by the time what

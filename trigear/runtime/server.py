@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from trigear.engine.logins import Logins
     from trigear.security.tls import Listening
+    from trigear.security.users import Users
     from trigear.stores.base import Store
 
 log: Final = logging.getLogger("trigear.server")
@@ -82,7 +83,7 @@ class Server:
         hub: Hub,
         addresses: Sequence[str],
         config: ServerConfig,
-        tls: Listening | None = None,
+        tls: Listening | None,
     ) -> None:
         self._engine = engine
         self._hub = hub
@@ -123,6 +124,17 @@ class Server:
     def stop(self) -> None:
         """Stop now. Connections are closed; jobs in memory are gone."""
         self.stopped.set()
+
+    def renew_users(self, users: Users) -> int:
+        """Take other users. Connections of those who are gone, or whose password is another one,
+        are ended; other rights hold at once.
+
+        Returns:
+            How many connections are ended.
+        """
+        ended = self._engine.renew_users(users, now())
+        self._hub.flush()
+        return ended
 
     def reload(self, config: ServerConfig) -> None:
         """Take the settings that may change while running: those of the functions, timeouts,
