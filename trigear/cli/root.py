@@ -35,6 +35,9 @@ COMMANDS: Final = {
     "context": Entry("trigear.cli.context", "context_group", "Name the servers you work with."),
     "demo": Entry("trigear.cli.demo", "demo_command", "Watch a server and workers do real jobs."),
     "job": Entry("trigear.cli.job", "job_group", "Ask about jobs and cancel them."),
+    "schedule": Entry(
+        "trigear.cli.schedule", "schedule_group", "Have jobs submitted by the calendar."
+    ),
     "server": Entry("trigear.cli.server", "server_command", "Run the job server."),
     "store": Entry("trigear.cli.stores", "store_group", "Look after the durable jobs."),
     "submit": Entry("trigear.cli.submit", "submit_command", "Submit jobs and print results."),

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from trigear.errors import LocalProtocolError, Refused
 from trigear.model import Priority, public
@@ -117,6 +116,9 @@ class ScheduleOrder:
         Raises:
             LocalProtocolError: it is too long for a server.
         """
+        # Not for those who never add a schedule.
+        from urllib.parse import quote_from_bytes
+
         words = ["schedule add", word(self.function, "function"), *self.when.split()]
         if self.unique:
             words.append(f"unique={quote_from_bytes(self.unique)}")
@@ -144,8 +146,8 @@ def add(order: ScheduleOrder) -> Talk[bytes]:
     try:
         yield "schedule"
     except Refused as error:
-        # gearmand would hang up on so many words.
-        if error.code == "UNKNOWN_COMMAND":
+        # gearmand does not know it, and would hang up on so many words.
+        if error.code != "INVALID_ARGUMENTS":
             raise
     return handle_in((yield line))
 
@@ -202,6 +204,8 @@ def details(name: str | bytes) -> Talk[ScheduleDetails | None]:
         if error.code != "UNKNOWN_SCHEDULE":
             raise
         return None
+    from urllib.parse import unquote_to_bytes
+
     found = dict(line.partition("\t")[::2] for line in lines)
     times = [line.removeprefix("next\t") for line in lines if line.startswith("next\t")]
     try:
