@@ -58,6 +58,10 @@ class Link:
             if line.startswith(("OK", "ERR")):
                 return found
 
+    def line(self) -> str:
+        """The next line of text."""
+        return self._stream.readline().decode().rstrip("\r\n")
+
     def close(self) -> None:
         self._stream.close()
         self.sock.close()

@@ -197,8 +197,10 @@ def test_statistics_count_what_is_and_what_was(world: World) -> None:
     client.command(b"cancel job " + handles[3])
     worker.tell("WORK_COMPLETE", handles[3], b"late")
     worker.tell("NOOP")
+    client.command(b"schedule add f @daily")
     statistics = world.engine.statistics()
     assert statistics.connections == 2
+    assert statistics.schedules == 1
     assert statistics.functions == 1
     assert statistics.jobs == 2
     assert statistics.running == 1

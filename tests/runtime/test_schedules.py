@@ -19,8 +19,11 @@ from trigear import (
 )
 from trigear.protocol.choice import home_of
 from trigear.runtime.server import open_server
+from trigear.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import ForeignServer
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -100,6 +103,26 @@ async def test_of_several_servers_the_same_one_gets_the_same_schedule(zone: str)
             assert [
                 one.unique or (one.workload or b"").decode() for one in found if one is not None
             ] == expected
+
+
+async def test_schedules_survive_their_server_in_the_store(tmp_path: Path) -> None:
+    for term in range(2):
+        store = SqliteStore(str(tmp_path / "jobs.sqlite3"))
+        async with (
+            open_server(local(), store=store) as server,
+            connect_admin(server.addresses[0]) as admin,
+        ):
+            if not term:
+                handle = await admin.add_schedule(*NIGHTLY, unique="nightly", timezone=BERLIN)
+            (found,) = await admin.schedules()
+            assert (found.handle.encode(), found.timezone) == (handle, "Europe/Berlin")
+            assert server.statistics().schedules == 1
+
+
+async def test_schedules_in_memory_go_with_their_server(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_server(local()) as server, connect_admin(server.addresses[0]) as admin:
+        await admin.add_schedule(*NIGHTLY)
+    assert "1 schedule in memory is gone with this server" in caplog.messages
 
 
 @pytest.mark.peers

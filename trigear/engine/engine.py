@@ -74,6 +74,7 @@ class Statistics:
     functions: int
     jobs: int
     running: int
+    schedules: int
     ended: Mapping[JobEnd, int]
     closed: Mapping[CloseReason, int]
     late_answers: int
@@ -513,6 +514,7 @@ class Engine:
             functions=len(functions),
             jobs=sum(function.total for function in functions),
             running=sum(function.running for function in functions),
+            schedules=len(self.scheduler),
             ended=ended,
             closed=self._closed.copy(),
             late_answers=self.broker.late_answers,

@@ -298,6 +298,11 @@ async def _serve(
                 "%s gone with this server",
                 counted(left.jobs, "job in memory is", "jobs in memory are"),
             )
+        if left.schedules and store is None:
+            log.warning(
+                "%s gone with this server",
+                counted(left.schedules, "schedule in memory is", "schedules in memory are"),
+            )
     if isinstance(server.failure, StoreUnusable):
         # As if it had come out at the start: starting again would not help.
         raise server.failure
