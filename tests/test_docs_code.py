@@ -20,6 +20,7 @@ PAGES = (
     "exceptions",
     "blocking",
     "commandline",
+    "schedules",
     "testing",
     "mistakes",
     "questions",
