@@ -60,7 +60,7 @@ def test_server_without_users_says_how_to_add_one_and_lets_them_in_after_sighup(
     assert "AUTHENTICATION_REQUIRED" in server.ask("status")
     password = add(users, "alice", "--role", "operator")
     server.send(signal.SIGHUP)
-    assert "1 users" in server.read_until("SIGHUP: ")
+    assert "1 user" in server.read_until("SIGHUP: ")
     said = log_in(server, "alice", password, "getpid")
     assert said[0].startswith("OK default/alice default operator ")
     assert said[1] == f"OK {server.process.pid}\n"
@@ -68,6 +68,9 @@ def test_server_without_users_says_how_to_add_one_and_lets_them_in_after_sighup(
     os.chmod(users, 0o644)
     server.send(signal.SIGHUP)
     assert "the users stay who they were" in server.read_until("chmod 600")
+    users.unlink()
+    server.send(signal.SIGHUP)
+    assert "not there any more; the users stay who they were" in server.read_until("any more")
     assert len(log_in(server, "alice", password, "getpid")) == 2
 
 

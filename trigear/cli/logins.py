@@ -12,6 +12,7 @@ from trigear.cli import exposure
 from trigear.cli.plan import absolute
 from trigear.cli.report import Failure, Status
 from trigear.errors import ConfigError
+from trigear.model import counted
 from trigear.runtime.address import parse_address
 
 if TYPE_CHECKING:
@@ -150,12 +151,15 @@ class Users:
         """What to say at the start."""
         return [] if len(self.logins.authenticator.users) else [NO_USER.format(self._path)]
 
-    def _read(self) -> Any:  # noqa: ANN401
+    def _read(self, *, there: bool = False) -> Any:  # noqa: ANN401
         from trigear.security import users, users_file
 
         try:
             return users_file.load(self._path, self._owners)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if there:
+                # Lost, or in the middle of being put back: no reason to put everybody out.
+                raise Failure(f"{self._path}: it is not there any more") from error
             return users.Users(())
         except OSError as error:
             raise Failure(
@@ -178,6 +182,7 @@ class Users:
         Raises:
             ConfigError, Failure: the file cannot be used; nothing has changed then.
         """
-        fresh = self._read()
+        fresh = self._read(there=len(self.logins.authenticator.users) > 0)
         ended = server.renew_users(fresh)
-        return f"{len(fresh)} users" + (f", {ended} connections ended" if ended else "")
+        closed = f", {counted(ended, 'connection')} ended" if ended else ""
+        return f"{counted(len(fresh), 'user')}{closed}"
