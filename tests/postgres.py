@@ -81,6 +81,7 @@ class Cluster:
 
     Args:
         settings: of postgresql.conf.
+        port: where it listens on this machine beside the socket.
         hba: lines of pg_hba.conf before the one that trusts everybody on the socket.
         standby_of: another one that runs; this one follows it, with the same content.
     """
@@ -89,6 +90,7 @@ class Cluster:
         self,
         settings: Mapping[str, str] | None = None,
         *,
+        port: int | None = None,
         hba: str = "",
         standby_of: Cluster | None = None,
     ) -> None:
@@ -107,7 +109,11 @@ class Cluster:
         else:
             source = f"host={standby_of.folder} user={ADMIN} application_name=standby"
             self._call("pg_basebackup", "-R", "-N", "-c", "fast", "-d", source)
-        lines = [f"{name} = '{value}'" for name, value in {**_SETTINGS, **(settings or {})}.items()]
+        given: dict[str, object] = {**_SETTINGS, **(settings or {})}
+        self.port = port or 5432
+        if port is not None:
+            given |= {"listen_addresses": "127.0.0.1", "port": port}
+        lines = [f"{name} = '{value}'" for name, value in given.items()]
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write("\n".join([*lines, f"unix_socket_directories = '{self.folder}'", ""]))
         hba_file = self.data / "pg_hba.conf"
@@ -124,6 +130,15 @@ class Cluster:
             **self._who,
         )
         assert done.returncode == 0, done.stderr
+
+    def keep(self, name: str, content: bytes) -> Path:
+        """Write a file that only the server may read."""
+        path = self.folder / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        if self._who:
+            shutil.chown(path, "postgres", "postgres")
+        return path
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -208,7 +223,12 @@ class Cluster:
     def admin(self, database: str = ROLE) -> psycopg.Connection[Any]:
         """A superuser's connection."""
         return psycopg.connect(
-            host=str(self.folder), user=ADMIN, dbname=database, autocommit=True, connect_timeout=5
+            host=str(self.folder),
+            port=self.port,
+            user=ADMIN,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=5,
         )
 
     def run(self, *statements: str, database: str = ROLE) -> list[tuple[Any, ...]]:

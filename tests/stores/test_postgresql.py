@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import free_port
 from tests.postgres import FAST, Cluster, new_schema
+from tests.security.certificates import Authority
 from tests.stores.places import (
     OWNER,
     PostgresqlPlace,
@@ -476,7 +477,46 @@ def test_a_pooler_in_between_is_refused(place, pgbouncer, tmp_path):
             process.terminate()
 
 
-# Passwords
+# TLS and passwords
+
+
+def test_tls_is_libpq_s_and_holds_what_the_url_asks_for(tmp_path):
+    authority, stranger = Authority("ours"), Authority("others")
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    (tmp_path / "other.pem").write_bytes(stranger.pem)
+    port = free_port()
+    server = authority.server("localhost")
+    own = authority.client("certified").write(tmp_path, "own")
+    cluster = Cluster(
+        {**FAST, "ssl": "on", "ssl_cert_file": "../cert", "ssl_key_file": "../key"}
+        | {"ssl_ca_file": "../ca"},
+        port=port,
+        hba="hostssl all certified all cert\nhostssl all all all trust",
+    )
+    try:
+        cluster.keep("cert", server.pem)
+        cluster.keep("key", server.key_pem())
+        cluster.keep("ca", authority.pem)
+        cluster.start()
+        url = f"postgresql://trigear@localhost:{port}/trigear?sslmode=verify-full&sslrootcert="
+        with contextlib.closing(PostgresqlStore(place_of_url(f"{url}{tmp_path}/ca.pem"))) as store:
+            store.open(OWNER)
+            write(store, 1, job(1))
+            (found,) = cluster.run(
+                "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+                " WHERE usename = 'trigear'"
+            )
+            assert found == (True,)
+        assert "certificate verify failed" in refusal(f"{url}{tmp_path}/other.pem")
+        assert "does not match host name" in refusal(
+            f"{url}{tmp_path}/ca.pem".replace("@localhost", "@127.0.0.1")
+        )
+        cluster.run("CREATE ROLE certified LOGIN", "GRANT ALL ON DATABASE trigear TO certified")
+        mine = f"{url}{tmp_path}/ca.pem&schema=mine".replace("trigear@", "certified@")
+        assert "requires a valid client certificate" in refusal(mine)
+        open_and_close(f"{mine}&sslcert={own[0]}&sslkey={own[1]}")
+    finally:
+        cluster.remove()
 
 
 def test_a_password_comes_from_where_libpq_looks_and_is_shown_nowhere(
