@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cli.conftest import TRIGEAR, Peer, connect
+from tests.conftest import run_gearmand_c
 from tests.postgres import new_schema, shared
+from tests.stores.places import OWNER, job, record, write
 from trigear.cli.gearmand import gearmand_command
 from trigear.cli.gearmand import plan_of as gearmand_plan_of
 from trigear.cli.report import Failure, Status
 from trigear.cli.store import StorePlan, parse_store, store_plan
 from trigear.stores.postgresql import PostgresqlStore
 from trigear.stores.postgresql_place import place_of_conninfo, place_of_url
+from trigear.stores.sqlite import SqliteStore
 from trigear.wire.packets import JOB_CREATED, SUBMIT_JOB_BG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.cli.conftest import Running, Said
+    from tests.conftest import PeerTools
     from trigear.cli.plan import Plan
 
 SECRET = "postgresql://u:hush@127.0.0.1:1/d"
@@ -107,10 +113,82 @@ def test_check_connects_and_says_where_the_queue_would_be(
     assert f"; store: postgresql trigear@{shared().folder}/trigear, schema place" in said.out
 
 
-def test_commands_for_files_say_that_they_are(trigear: Callable[..., Said]) -> None:
-    said = trigear("store", "check", "--store", "postgresql://u@h/d")
+# trigear store
+
+
+def test_an_export_from_sqlite_is_imported_into_postgresql_and_looked_at(
+    trigear: Callable[..., Said], url: str, tmp_path: Path
+) -> None:
+    with closing(SqliteStore(str(tmp_path / "jobs.db"))) as store:
+        store.open(OWNER)
+        write(store, 1, *(job(number) for number in range(1, 30)), record(b"a"))
+    text = str(tmp_path / "jobs.jsonl")
+    file = f"sqlite://{tmp_path}/jobs.db"
+    assert trigear("store", "export", text, "--store", file).status == Status.DONE
+    ours = ("--store", url)
+    said = trigear("store", "import", text, "--yes", *ours)
+    assert said.err.splitlines()[-1].endswith("imported 29 jobs and 1 record")
+    said = trigear("store", "check", *ours)
+    assert said.status == Status.DONE
+    assert ": tables of version 1, trigear " in said.out
+    assert "29 jobs of f (tenant default)" in said.out
+    assert trigear("store", "export", *ours).out.count("\n") == 31
+    said = trigear("store", "migrate", *ours)
+    assert (said.status, "the tables are of version 1 already" in said.line) == (0, True)
+    said = trigear("store", "backup", "x", *ours)
     assert said.status == Status.NO
-    assert "these commands are for SQLite files; the store is postgresql u@h/d" in said.line
+    assert "a database is copied by its own tools, pg_dump for one" in said.line
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+def test_jobs_go_from_gearmands_queue_to_ours_and_back(
+    trigear: Callable[..., Said], url: str, tmp_path: Path, peer_tools: PeerTools
+) -> None:
+    schema = url.rpartition("=")[2]
+    shared().run(f"CREATE SCHEMA {schema} AUTHORIZATION trigear")
+    path = f"-csearch_path={schema}"
+    conninfo = f"host={shared().folder} user=trigear dbname=trigear options={path}"
+    queue = ["-q", "Postgres", f"--libpq-conninfo={conninfo}"]
+    theirs = run_gearmand_c(peer_tools, tmp_path / "log", *queue)
+    with connect(theirs.address) as link:
+        peer = Peer(link)
+        for number in range(3):
+            peer.send(SUBMIT_JOB_BG, b"f", b"u%d" % number, b"w")
+            assert peer.receive()[0] == JOB_CREATED
+        peer.close()
+    theirs.stop()
+    source = shared().url(options=path)
+    said = trigear("store", "import", source, "--dry-run", "--store", url)
+    assert said.out == "3 jobs and 0 records would be imported\n"
+    said = trigear("store", "import", source, "--yes", "--store", url)
+    assert said.err.splitlines()[-1].endswith("imported 3 jobs and 0 records")
+    said = trigear("store", "export", source, "--gearmand", "--table=queue", "--store", url)
+    assert "table 'queue' is not empty" in said.line
+    shared().run(f"TRUNCATE {schema}.queue")
+    said = trigear("store", "export", source, "--gearmand", "--store", url)
+    assert "gearmand takes jobs from PostgreSQL for urgent ones that are due" in said.err
+    assert "3 jobs written to table 'queue'" in said.err
+    theirs = run_gearmand_c(peer_tools, tmp_path / "log", *queue)
+    assert theirs.ask(b"status", b".\n") == b"f\t3\t0\t0\n.\n"
+    theirs.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["import", SECRET], "a password on the command line can be read by everybody"),
+        (["import", "postgresql://h/d", "--table", "a b"], "'a b' is no name for a table"),
+        (["import", "postgresql://h/d?x=y"], "'x' is nothing that PostgreSQL or trigear knows"),
+    ],
+)
+def test_where_gearmands_queue_is_has_to_be_said_well(
+    options: list[str], words: str, trigear: Callable[..., Said]
+) -> None:
+    said = trigear("store", *options, "--yes", "--store", "postgresql://h/d")
+    assert said.status == Status.USAGE
+    assert words in said.line
+    assert "hush" not in said.line
 
 
 # gearmand's face

@@ -164,8 +164,8 @@ def test_jobs_that_gearmand_left_in_the_table_are_not_passed_over_in_silence(pla
     place.run(GEARMANDS_TABLE, "ALTER TABLE queue OWNER TO trigear", GEARMANDS_JOB)
     with pytest.raises(StoreUnusable) as caught:
         PostgresqlStore(named).open(OWNER)
-    assert "gearmand's table 'queue' is in it, with 1 job," in str(caught.value)
-    assert "let gearmand work them off, or name another table" in str(caught.value)
+    assert "gearmand's table 'queue' is in it, with 1 job; " in str(caught.value)
+    assert "take them over with 'trigear store import' and empty the table" in str(caught.value)
     assert tables_in(place) == ["queue"]
     # An empty one is no hindrance, and stays; so is one of another kind.
     for change in ("DELETE FROM queue", "ALTER TABLE queue DROP COLUMN data"):

@@ -27,6 +27,11 @@ FILE: Final = "jobs.sqlite3"
 
 NO_PSYCOPG: Final = "PostgreSQL needs psycopg, which is not here: pip install 'trigear[postgresql]'"
 
+READABLE: Final = (
+    "a password on the command line can be read by everybody on this machine; put it into"
+    " ~/.pgpass, or into a file that the URL names with ?passfile="
+)
+
 SYSTEM_FOLDER: Final = "/var/lib/trigear"
 
 
@@ -165,13 +170,8 @@ def refuse_shown_secret(ctx: click.Context, param: click.Parameter, value: str) 
     """Whoever is on the same machine can read command lines."""
     shown = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
     if shown and value.startswith(POSTGRESQL_URLS) and place_at(value).secret:
-        raise click.BadParameter(
-            "a password on the command line can be read by everybody on this machine; put it into"
-            " ~/.pgpass, or into a file that the URL names with ?passfile=, or the URL into"
-            " trigear.toml or TRIGEAR_SERVER_STORE",
-            ctx,
-            param,
-        )
+        elsewhere = "or the URL into trigear.toml or TRIGEAR_SERVER_STORE"
+        raise click.BadParameter(f"{READABLE}, {elsewhere}", ctx, param)
     return value
 
 

@@ -16,7 +16,7 @@ from trigear.cli.manners import Manners, ask, manners_of, remark, with_help, wit
 from trigear.cli.manual import examples
 from trigear.cli.progress import Progress
 from trigear.cli.report import Failure, Status
-from trigear.cli.store import store_plan
+from trigear.cli.store import POSTGRESQL_URLS, READABLE, place_at, store_plan
 from trigear.cli.tables import write, write_json
 from trigear.model import counted, printable
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trigear.cli.store import StorePlan
     from trigear.stores.base import Keep, Owner, Record, Store
     from trigear.stores.gearmand_queue import QueuedJob
+    from trigear.stores.postgresql_place import Place
     from trigear.stores.snapshot import Findings, Snapshot
     from trigear.stores.transfer import Importer
 
@@ -90,12 +91,7 @@ def plan_for(given: dict[str, Any]) -> StorePlan:
     ]
     params = server_command.make_context("trigear server", words, obj=Manners()).params
     plan = store_plan(params["store"], params["state_dir"], os.getcwd())
-    if plan.place is not None:
-        raise Failure(
-            f"these commands are for SQLite files; the store is {plan}, which its own tools look"
-            " after"
-        )
-    if plan.path is None:
+    if plan.path is None and plan.place is None:
         raise Failure(
             "the store is memory: what is in there is seen with 'trigear admin jobs', and nobody"
             " keeps it; name another one with --store"
@@ -109,6 +105,10 @@ def snapshot_of(plan: StorePlan) -> Snapshot:
     Raises:
         StoreUnusable: it cannot be read.
     """
+    if plan.place is not None:
+        from trigear.stores.postgresql_tools import PostgresqlSnapshot
+
+        return PostgresqlSnapshot(plan.place)
     from trigear.stores.sqlite_tools import SqliteSnapshot
 
     assert plan.path is not None
@@ -224,7 +224,8 @@ def backup_command(file: str, *, force: bool, **given: Any) -> int:  # noqa: ANN
     from trigear.stores.sqlite_tools import backup
 
     plan = plan_for(given)
-    assert plan.path is not None
+    if plan.path is None:
+        raise Failure(f"{plan}: a database is copied by its own tools, pg_dump for one")
     with progress("pages") as report:
         backup(plan.path, file, report, replace=force)
     remark(f"{file}: {os.path.getsize(file):,} bytes")
@@ -252,7 +253,10 @@ def migrate_command(**given: Any) -> int:  # noqa: ANN401
     from trigear.stores.sqlite_tools import upgrade
 
     plan = plan_for(given)
-    assert plan.path is not None
+    if plan.path is None:
+        with closing(snapshot_of(plan)) as snapshot:
+            remark(f"the tables are of version {snapshot.schema} already")
+        return Status.DONE
     with progress("pages") as report:
         schema, saved = upgrade(plan.path, ourselves(), report)
     if saved:
@@ -274,9 +278,10 @@ def migrate_command(**given: Any) -> int:  # noqa: ANN401
     ),
 )
 @click.argument("file", default="-")
-@click.option("--gearmand", is_flag=True, help="Write gearmand's SQLite queue instead of text.")
+@click.option("--gearmand", is_flag=True, help="Write gearmand's queue instead of text.")
 @click.option(
-    "--table", default="gearman_queue", show_default=True, help="With --gearmand: its table."
+    "--table",
+    help="With --gearmand: its table. Default: gearman_queue in SQLite, queue in PostgreSQL.",
 )
 @click.option("--force", is_flag=True, help="Replace a file of this name.")
 @store_options
@@ -286,15 +291,15 @@ def export_command(
     file: str,
     *,
     gearmand: bool,
-    table: str,
+    table: str | None,
     force: bool,
     **given: Any,  # noqa: ANN401
 ) -> int:
     """Write everything in the store to FILE, as lines of JSON; - is standard output.
 
-    A server may use the store meanwhile. With --gearmand jobs are written as gearmand
-    -q libsqlite3 takes them up: it knows neither handles, attempts nor reducers, and nothing
-    besides jobs.
+    A server may use the store meanwhile. With --gearmand FILE is the SQLite database of
+    gearmand -q libsqlite3, or the URL of the one of gearmand -q Postgres, and jobs are written as
+    it takes them up: it knows neither handles, attempts nor reducers, and nothing besides jobs.
     """
     if gearmand and file == "-":
         raise click.UsageError("--gearmand writes a database: name its file")
@@ -338,10 +343,10 @@ def write_export(
 
 
 def export_to_gearmand(
-    snapshot: Snapshot, file: str, table: str, spoilt: Callable[[str], None]
+    snapshot: Snapshot, file: str, table: str | None, spoilt: Callable[[str], None]
 ) -> int:
     from trigear.stores.base import Keep
-    from trigear.stores.gearmand_queue import write_sqlite
+    from trigear.stores.gearmand_queue import SQLITE_TABLE, write_sqlite
     from trigear.stores.snapshot import jobs_of
 
     def jobs() -> Iterator[Keep]:
@@ -351,7 +356,15 @@ def export_to_gearmand(
             else:
                 spoilt(row.why)
 
-    written, reducers = write_sqlite(file, table, jobs())
+    if file.startswith(POSTGRESQL_URLS):
+        from trigear.stores.gearmand_postgresql import write_postgresql
+
+        place, table = gearmands_place(file, table)
+        written, reducers = write_postgresql(place, table, jobs())
+        remark("gearmand takes jobs from PostgreSQL for urgent ones that are due, all of them")
+    else:
+        table = table or SQLITE_TABLE
+        written, reducers = write_sqlite(file, table, jobs())
     remark(f"{counted(written, 'job')} written to table '{table}'")
     if reducers:
         remark(f"{counted(reducers, 'job')} lost the reducer, which gearmand does not keep")
@@ -361,6 +374,23 @@ def export_to_gearmand(
     return Status.DONE
 
 
+def gearmands_place(url: str, table: str | None) -> tuple[Place, str]:
+    """The database that a word of the command line names, and gearmand's table in it.
+
+    Raises:
+        Failure: one of them cannot be used.
+    """
+    try:
+        place = place_at(url)
+        from trigear.stores.postgresql_place import GEARMANDS_TABLE, name_of_table
+
+        if place.secret:
+            raise ValueError(READABLE)
+        return place, name_of_table(table or GEARMANDS_TABLE)
+    except ValueError as error:
+        raise Failure(str(error), Status.USAGE) from error
+
+
 @store_group.command(
     name="import",
     epilog=examples(
@@ -368,6 +398,7 @@ def export_to_gearmand(
         zcat jobs.jsonl.gz | trigear store import -
         trigear store import /var/lib/gearman/gearmand.db --dry-run
         trigear store import /var/lib/gearman/gearmand.db --table gearman_queue
+        trigear store import postgresql://gearman@db.example/gearman
         """
     ),
 )
@@ -388,8 +419,9 @@ def import_command(
 ) -> int:
     """Take jobs from SOURCE into the store: an export, or the queue of a gearmand.
 
-    SOURCE is a file that 'trigear store export' wrote (- is standard input) or the SQLite
-    database of gearmand -q libsqlite3. Both servers have to be stopped. Jobs come behind those
+    SOURCE is a file that 'trigear store export' wrote (- is standard input), the SQLite database
+    of gearmand -q libsqlite3, or the URL of the database of gearmand -q Postgres, whose table is
+    'queue' unless --table says otherwise. Both servers have to be stopped. Jobs come behind those
     that are there, in their order. Doing it again with an export adds only what is missing;
     a gearmand's jobs get new handles each time.
     """
@@ -412,6 +444,11 @@ def lines_from(
 
     if source == "-":
         return read_lines(sys.stdin)
+    if source.startswith(POSTGRESQL_URLS):
+        place, table = gearmands_place(source, table)
+        from trigear.stores.gearmand_postgresql import read_postgresql
+
+        return read_postgresql(place, table, spoilt)
     with open(source, "rb") as file:
         start = file.read(len(SQLITE_MAGIC))
     if start == SQLITE_MAGIC:

@@ -116,6 +116,19 @@ def _table_in(connection: sqlite3.Connection, table: str | None) -> str:
     return found[0]
 
 
+def rows_for_gearmand(jobs: Iterable[Keep]) -> Iterator[tuple[QueuedJob, bool]]:
+    """Each job as gearmand would keep it, with a key of its own, and whether it loses a reducer."""
+    keys: set[tuple[bytes, bytes]] = set()
+    for job in jobs:
+        unique = job.unique
+        if not unique or unique == b"-" or (unique, job.function) in keys:
+            unique = job.handle
+        keys.add((unique, job.function))
+        priority = int(job.priority)
+        row = QueuedJob(unique, job.function, priority, job.workload, job.due)
+        yield row, bool(job.reducer)
+
+
 def write_sqlite(path: str, table: str, jobs: Iterable[Keep]) -> tuple[int, int]:
     """Write jobs so that gearmand takes them up at its next start.
 
@@ -134,7 +147,6 @@ def write_sqlite(path: str, table: str, jobs: Iterable[Keep]) -> tuple[int, int]
     """
     quoted = _quoted(table)
     written = reducers = 0
-    keys: set[tuple[bytes, bytes]] = set()
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -147,17 +159,13 @@ def write_sqlite(path: str, table: str, jobs: Iterable[Keep]) -> tuple[int, int]
             (there,) = connection.execute(f"SELECT count(*) FROM {quoted}").fetchone()  # noqa: S608
             if there:
                 raise StoreUnusable(f"{path}: table '{table}' is not empty; name another one")
-            for job in jobs:
-                unique = job.unique
-                if not unique or unique == b"-" or (unique, job.function) in keys:
-                    unique = job.handle
-                keys.add((unique, job.function))
+            for row, reducer in rows_for_gearmand(jobs):
                 connection.execute(
                     f"INSERT INTO {quoted} VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)",  # noqa: S608
-                    (unique, job.function, int(job.priority), job.workload, int(job.due)),
+                    (*row[:4], int(row.due)),
                 )
                 written += 1
-                reducers += bool(job.reducer)
+                reducers += reducer
             connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise StoreUnusable(f"{path}: {reason_of(error)}") from error

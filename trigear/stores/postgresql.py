@@ -26,38 +26,46 @@ import contextlib
 import logging
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import psycopg
 from psycopg.errors import NotNullViolation, UniqueViolation
 
 from trigear.errors import StoreFenced, StoreUnavailable, StoreUnknown, StoreUnusable
-from trigear.stores.base import Marker, Record, Row, SpoiltRecord, Tenure, effect_of
+from trigear.stores.base import effect_of
 from trigear.stores.postgresql_link import Backend, Keeper, Link, connect
 from trigear.stores.postgresql_tables import (
     Tables,
     are_there,
-    holder_of,
+    holders_of,
+    jobs_in,
     make,
+    markers_in,
     place_of_key,
+    records_in,
+    records_of_keys,
     refuse_gearmands,
     tables_of,
     take,
 )
-from trigear.stores.rows import (
-    COLUMNS,
-    RECORD_COLUMNS,
-    RECORD_TYPES,
-    TYPES,
-    read_record,
-    read_row,
-)
+from trigear.stores.rows import COLUMNS, RECORD_COLUMNS, RECORD_TYPES, TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from trigear.stores.base import Batch, Effect, Owner
+    from trigear.stores.base import (
+        Batch,
+        Effect,
+        Marker,
+        Owner,
+        Record,
+        Row,
+        SpoiltRecord,
+        Tenure,
+    )
     from trigear.stores.postgresql_place import Place
+
+Page = TypeVar("Page")
 
 log: Final = logging.getLogger("trigear.store")
 
@@ -116,12 +124,13 @@ class PostgresqlStore:
     def _take_over(self, link: Link, owner: Owner) -> Tenure:
         tables = tables_of(link, self.place)
         if not link.seize(tables.lock):
-            who = ""
+            who = "(just starting)"
             with contextlib.suppress(psycopg.Error):
-                who = holder_of(link, tables)
+                for process, host in holders_of(link, tables):
+                    who = f"({process}) on {host}"
             raise StoreUnusable(
-                f"it belongs to another server {who or '(just starting)'}; stop that one, or give"
-                " this one a place of its own"
+                f"it belongs to another server {who}; stop that one, or give this one a place of"
+                " its own"
             )
         if not self._look(link, tables):
             make(link, tables, owner)
@@ -214,67 +223,33 @@ class PostgresqlStore:
     # Reading
 
     def scan(self, after: tuple[int, int] | None, limit: int) -> Sequence[Row]:
-        tables = self._tables
-        assert tables is not None, "scan comes after open"
-        behind = "" if after is None else " WHERE (partition, sequence) > (%s, %s)"
-        found = self._read(
-            f"SELECT {COLUMNS} FROM {tables.job}{behind} ORDER BY partition, sequence LIMIT %s",  # noqa: S608
-            (*(after or ()), limit),
-        )
-        return [read_row(row) for row in found]
+        return self._read(lambda link, tables: jobs_in(link, tables, after, limit))
 
     def markers(self, after: tuple[int, int] | None, limit: int) -> Sequence[Marker]:
-        tables = self._tables
-        assert tables is not None, "markers comes after open"
-        behind = "" if after is None else " AND (partition, sequence) > (%s, %s)"
-        found = self._read(
-            "SELECT partition, sequence, tenant, function, uniq,"  # noqa: S608
-            " CASE WHEN uniq = '-' THEN workload ELSE '' END"
-            f" FROM {tables.job} WHERE uniq <> ''{behind} ORDER BY partition, sequence LIMIT %s",
-            (*(after or ()), limit),
-        )
-        return [Marker(*row) for row in found]
+        return self._read(lambda link, tables: markers_in(link, tables, after, limit))
 
     def records(
         self, kind: str, after: tuple[str, bytes, int] | None, limit: int, *, data: bool = True
     ) -> Sequence[Record | SpoiltRecord]:
-        # Of keys that begin with the same kilobyte the order is not that of their bytes.
-        tables = self._tables
-        assert tables is not None, "records comes after open"
-        behind = ""
-        values: list[object] = [kind]
-        if after is not None:
-            tenant, key, partition = after
-            behind = " AND (tenant, place, partition) > (%s, %s, %s)"
-            values += [tenant, place_of_key(key), partition]
-        columns = RECORD_COLUMNS if data else RECORD_COLUMNS.replace("data", "''::bytea")
-        found = self._read(
-            f"SELECT {columns} FROM {tables.record} WHERE kind = %s{behind}"  # noqa: S608
-            " ORDER BY tenant, place, partition LIMIT %s",
-            (*values, limit),
+        return self._read(
+            lambda link, tables: records_in(link, tables, kind, after, limit, data=data)
         )
-        return [read_record(row) for row in found]
 
-    def _read(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    def _read(self, page: Callable[[Link, Tables], Page]) -> Page:
+        tables = self._tables
+        assert tables is not None, "reading comes after open"
         try:
-            return self._owned.do(lambda link: link.rows(statement, values), StoreUnusable)
+            return self._owned.do(lambda link: page(link, tables), StoreUnusable)
         except StoreFenced as error:
             raise StoreUnusable(str(error)) from error
 
     def fetch(self, kind: str, tenant: str, keys: Sequence[bytes]) -> Sequence[Record]:
-        # In a session of its own: the other one may be in the middle of a batch.
         tables = self._tables
         if tables is None:
             raise StoreUnavailable("the store is not open")
-        statement = (
-            f"SELECT {RECORD_COLUMNS} FROM {tables.record}"  # noqa: S608
-            " WHERE kind = %s AND tenant = %s AND place = ANY(%s)"
-        )
-        values = (kind, tenant, list(map(place_of_key, keys)))
+        # In a session of its own: the other one may be in the middle of a batch.
         with self._reading:
-            found = self._reader.do(lambda link: link.rows(statement, values))
-        read = map(read_record, found)
-        return [record for record in read if isinstance(record, Record)]
+            return self._reader.do(lambda link: records_of_keys(link, tables, kind, tenant, keys))
 
     # Writing
 

@@ -152,6 +152,16 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
             self._warned = str(notice.message_primary)
 
 
+def reach(place: Place) -> Link:
+    """A new session with whatever kind of database is there.
+
+    Raises:
+        psycopg.Error: no session is to be had.
+    """
+    conninfo = make_conninfo(**place.connection_parameters())
+    return Link.connect(conninfo, autocommit=True, prepare_threshold=None)
+
+
 def connect(place: Place) -> Link:
     """A new session, set up.
 
@@ -159,8 +169,7 @@ def connect(place: Place) -> Link:
         StoreUnusable: the database will not do; the text says why and what to do.
         psycopg.Error: no session is to be had.
     """
-    conninfo = make_conninfo(**place.connection_parameters())
-    link = Link.connect(conninfo, autocommit=True, prepare_threshold=None)
+    link = reach(place)
     try:
         _set_up(link)
     except (StoreUnusable, psycopg.Error):

@@ -152,11 +152,22 @@ def place_of_conninfo(text: str, table: str) -> Place:
     Raises:
         ValueError: one of them cannot be used; the text says why, and has no secrets in it.
     """
-    schema, dot, name = table.lower().rpartition(".")
+    gearmands = name_of_table(table)
+    schema, _, name = gearmands.rpartition(".")
+    return Place(_parsed(text), schema or None, f"{name}_", gearmands)
+
+
+def name_of_table(text: str) -> str:
+    """The name of a table, possibly with its schema, as PostgreSQL reads one that is not quoted.
+
+    Raises:
+        ValueError: it is none.
+    """
+    schema, dot, name = text.lower().rpartition(".")
     for part in (schema, name) if dot else (name,):
         if not _NAME.fullmatch(part):
-            raise ValueError(f"'{table}' is no name for a table: letters, digits and _, at most 40")
-    return Place(_parsed(text), schema or None, f"{name}_", table.lower())
+            raise ValueError(f"'{text}' is no name for a table: letters, digits and _, at most 40")
+    return text.lower()
 
 
 def _checked(word: str, value: str) -> str:

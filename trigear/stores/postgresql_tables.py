@@ -1,4 +1,4 @@
-"""Our tables in a PostgreSQL database: their names, making them, and whose they are."""
+"""Our tables in a PostgreSQL database: their names, making them, whose they are, and their rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.errors import StoreUnusable
 from trigear.model import counted
-from trigear.stores.base import KEY_BYTES, Tenure
+from trigear.stores.base import KEY_BYTES, Marker, Record, Tenure
+from trigear.stores.rows import COLUMNS, RECORD_COLUMNS, read_record, read_row
 
 if TYPE_CHECKING:
-    from trigear.stores.base import Owner
+    from collections.abc import Sequence
+
+    from trigear.stores.base import Owner, Row, SpoiltRecord
     from trigear.stores.postgresql_link import Link
     from trigear.stores.postgresql_place import Place
 
@@ -75,12 +78,11 @@ def tables_of(link: Link, place: Place) -> Tables:
     return Tables(schema, place.prefix)
 
 
-def refuse_gearmands(link: Link, table: str) -> None:
-    """See that gearmand has left no jobs in this table, if it is there and one of gearmand's.
+def gearmands_table(link: Link, table: str) -> str | None:
+    """The name of this table, quoted where that is needed, if it is there and one of gearmand's.
 
     Raises:
-        StoreUnusable: it has.
-        psycopg.Error: the database does not answer, or does not let us look.
+        psycopg.Error: the database does not answer.
     """
     found = link.rows(
         "SELECT c.oid::regclass::text, array_agg(a.attname::text)"
@@ -90,12 +92,26 @@ def refuse_gearmands(link: Link, table: str) -> None:
     )
     for name, columns in found:
         if _GEARMANDS_COLUMNS.issubset(columns):
-            ((jobs,),) = link.rows(f"SELECT count(*) FROM {name}")  # noqa: S608
-            if jobs:
-                raise StoreUnusable(
-                    f"gearmand's table '{name}' is in it, with {counted(jobs, 'job')}, which"
-                    " trigear does not read; let gearmand work them off, or name another table"
-                )
+            return str(name)
+    return None
+
+
+def refuse_gearmands(link: Link, table: str) -> None:
+    """See that gearmand has left no jobs in this table, if it is one of gearmand's.
+
+    Raises:
+        StoreUnusable: it has.
+        psycopg.Error: the database does not answer, or does not let us look.
+    """
+    name = gearmands_table(link, table)
+    if name is not None:
+        ((jobs,),) = link.rows(f"SELECT count(*) FROM {name}")  # noqa: S608
+        if jobs:
+            raise StoreUnusable(
+                f"gearmand's table '{name}' is in it, with {counted(jobs, 'job')}; take them over"
+                " with 'trigear store import' and empty the table, let gearmand work them off, or"
+                " name another table"
+            )
 
 
 def are_there(link: Link, tables: Tables) -> bool:
@@ -239,8 +255,9 @@ def take(link: Link, tables: Tables, owner: Owner) -> Tenure:
     return Tenure(term, key)
 
 
-def holder_of(link: Link, tables: Tables) -> str:
-    """Who has the lock, for people.
+def holders_of(link: Link, tables: Tables) -> list[tuple[str, str]]:
+    """Who has the lock: process and address, and the machine. Empty if that is nobody, or somebody
+    who has only just started and has not written that down yet.
 
     Raises:
         psycopg.Error: the database does not answer, or its tables are not there yet.
@@ -253,5 +270,70 @@ def holder_of(link: Link, tables: Tables) -> str:
         " AND classid = %s AND objid = %s",
         (high % (1 << 32), low),
     )
-    # A holder that has only just started has not written its name yet.
-    return "; ".join(f"(pid {pid} at {address}) on {host}" for pid, address, host in found)
+    return [(f"pid {pid} at {address}", host) for pid, address, host in found]
+
+
+# Rows
+
+
+def jobs_in(link: Link, tables: Tables, after: tuple[int, int] | None, limit: int) -> Sequence[Row]:
+    """A page of jobs, as :meth:`trigear.stores.base.Store.scan` says."""
+    behind = "" if after is None else " WHERE (partition, sequence) > (%s, %s)"
+    found = link.rows(
+        f"SELECT {COLUMNS} FROM {tables.job}{behind} ORDER BY partition, sequence LIMIT %s",  # noqa: S608
+        (*(after or ()), limit),
+    )
+    return [read_row(row) for row in found]
+
+
+def markers_in(
+    link: Link, tables: Tables, after: tuple[int, int] | None, limit: int
+) -> Sequence[Marker]:
+    """A page of markers, as :meth:`trigear.stores.base.Store.markers` says."""
+    behind = "" if after is None else " AND (partition, sequence) > (%s, %s)"
+    found = link.rows(
+        "SELECT partition, sequence, tenant, function, uniq,"  # noqa: S608
+        " CASE WHEN uniq = '-' THEN workload ELSE '' END"
+        f" FROM {tables.job} WHERE uniq <> ''{behind} ORDER BY partition, sequence LIMIT %s",
+        (*(after or ()), limit),
+    )
+    return [Marker(*row) for row in found]
+
+
+def records_in(
+    link: Link,
+    tables: Tables,
+    kind: str,
+    after: tuple[str, bytes, int] | None,
+    limit: int,
+    *,
+    data: bool,
+) -> Sequence[Record | SpoiltRecord]:
+    """A page of records, as :meth:`trigear.stores.base.Store.records` says, but for keys that
+    begin with the same kilobyte: their order is not that of their bytes."""
+    behind = ""
+    values: list[object] = [kind]
+    if after is not None:
+        tenant, key, partition = after
+        behind = " AND (tenant, place, partition) > (%s, %s, %s)"
+        values += [tenant, place_of_key(key), partition]
+    columns = RECORD_COLUMNS if data else RECORD_COLUMNS.replace("data", "''::bytea")
+    found = link.rows(
+        f"SELECT {columns} FROM {tables.record} WHERE kind = %s{behind}"  # noqa: S608
+        " ORDER BY tenant, place, partition LIMIT %s",
+        (*values, limit),
+    )
+    return [read_record(row) for row in found]
+
+
+def records_of_keys(
+    link: Link, tables: Tables, kind: str, tenant: str, keys: Sequence[bytes]
+) -> Sequence[Record]:
+    """As :meth:`trigear.stores.base.Store.fetch` says."""
+    found = link.rows(
+        f"SELECT {RECORD_COLUMNS} FROM {tables.record}"  # noqa: S608
+        " WHERE kind = %s AND tenant = %s AND place = ANY(%s)",
+        (kind, tenant, list(map(place_of_key, keys))),
+    )
+    read = map(read_record, found)
+    return [record for record in read if isinstance(record, Record)]
