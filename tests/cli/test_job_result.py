@@ -158,6 +158,16 @@ def test_a_job_that_nobody_knows_is_status_1(server: str, trigear: Callable[...,
     }
 
 
+def test_a_schedule_is_no_job(client: BlockingClient, trigear: Callable[..., Said]) -> None:
+    (answer,) = client.admin("schedule add f @hourly")
+    handle = answer.removeprefix("OK ")
+    said = trigear("job", "result", "--wait", handle)
+    assert said.status == Status.NO
+    assert said.line == (
+        f"trigear: error: {handle} is a schedule: its runs are jobs with handles of their own"
+    )
+
+
 def test_every_server_is_asked(client: BlockingClient, trigear: Callable[..., Said]) -> None:
     handle = ended(client, lambda job: job.complete(b"done"))
     with server_in_thread() as (other,):

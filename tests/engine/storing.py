@@ -56,6 +56,8 @@ class StoringWorld(World):
     """A server on a cabinet. While ``writing`` is false batches stay with the store, while
     ``reading`` is false fetches do; ``failing`` is what becomes of batches instead."""
 
+    elsewhere = False
+
     def __init__(
         self,
         config: EngineConfig | None = None,
@@ -78,7 +80,12 @@ class StoringWorld(World):
     def _open(self) -> None:
         cabinet = self.cabinet
         self.engine = Engine(
-            self.engine.config, cabinet.mint, self.time(), durable=True, term=cabinet.term
+            self.engine.config,
+            cabinet.mint,
+            self.time(),
+            durable=True,
+            term=cabinet.term,
+            results_elsewhere=self.elsewhere,
         )
         for kind in self.engine.kinds:
             self.engine.restore_records(

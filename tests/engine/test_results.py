@@ -685,3 +685,15 @@ def test_who_asks_for_a_job_that_may_still_be_loaded_waits_for_that(storing):
     after.engine.have_arrived(after.time())
     after.flush()
     assert client.heard()[0][2] == b"queued"
+
+
+def test_the_handle_of_a_schedule_is_known_as_that(either):
+    client = either.caller()
+    ((said, handle),) = client.ask(
+        "SUBMIT_JOB_SCHED", *(b"f", b"u", b"0", b"3", b"*", b"*", b"*"), b"work"
+    )
+    assert said == "JOB_CREATED"
+    assert told(either, handle) == ("scheduled", 0, 0.0, None)
+    assert b"state\tscheduled\n" in client.command(b"result " + handle)
+    either.engine.expect_jobs()
+    assert told(either, handle)[0] == "scheduled", "nobody waits for jobs because of it"

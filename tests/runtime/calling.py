@@ -75,6 +75,13 @@ class Caller:
             await self.tell("CAN_DO", function)
         await self.settled()
 
+    async def command(self, line: bytes) -> bytes:
+        """Give a text command; the first line of its answer."""
+        await self.say(line + b"\n")
+        while b"\n" not in self._read:
+            await self.some()
+        return self.takes(self._read.index(b"\n") + 1).rstrip()
+
     async def settled(self) -> None:
         """The server has handled everything said so far."""
         assert await self.ask("ECHO_REQ", b"?") == ("ECHO_RES", b"?")

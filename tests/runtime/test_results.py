@@ -76,6 +76,18 @@ async def test_a_job_that_nobody_knows_is_not_waited_for(autojump_clock: MockClo
         assert (result.known, result.over, result.done) == (False, False, False)
 
 
+async def test_a_schedule_is_not_waited_for(autojump_clock: MockClock) -> None:
+    place = ScriptedPlace()
+    async with client_of(place) as client, trio.open_nursery() as nursery:
+        server = await greeted(place, extended=True)
+        call = Call(nursery, lambda: client.result(H, wait=True))
+        await expects_question(server)
+        await server.says(RESULT, H, b"scheduled", b"0", b"0", b"0", b"")
+        result = await call.outcome()
+        assert isinstance(result, Result)
+        assert (result.known, result.over, result.settled) == (True, False, True)
+
+
 async def test_an_outcome_without_its_result_has_no_data(autojump_clock: MockClock) -> None:
     async with (
         open_memory_server() as server,
@@ -304,11 +316,11 @@ async def test_a_store_that_fails_is_logged_once_and_asked_again(
         for _ in range(3):
             assert await peer.ask("GET_RESULT", handle) == refused
         assert caplog.messages == [
-            "what was asked for cannot be read: StoreUnavailable: the disk is on fire"
+            "a record that was asked for cannot be read: StoreUnavailable: the disk is on fire"
         ]
         shelf.unreadable = None
         assert (await peer.ask("GET_RESULT", handle))[-1] == b"result"
-        assert caplog.messages[1:] == ["what is asked for can be read again"]
+        assert caplog.messages[1:] == ["a record can be read again"]
 
 
 async def test_a_server_stops_although_a_read_hangs(tmp_path: Path) -> None:

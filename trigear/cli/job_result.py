@@ -64,7 +64,7 @@ def result_command(
             write_json(document(handle, None, None))
         raise Failure(f"no job {plain(handle)}: {FORGOTTEN}")
     where, result = found
-    if (wait or deadline is not None) and not result.over:
+    if (wait or deadline is not None) and not result.settled:
         result = wait_for(where, handle, until, deadline)
     if as_json:
         write_json(document(handle, result, where))
@@ -117,6 +117,8 @@ def tell(result: Result, *, as_json: bool) -> int:
         Failure: there is none.
     """
     name = printable(result.handle)
+    if result.state == "scheduled":
+        raise Failure(f"{name} is a schedule: its runs are jobs with handles of their own")
     if not result.over:
         raise Failure(f"job {name} is {result.state}: --wait waits until it is over")
     if result.state == "exception":

@@ -29,6 +29,7 @@ class PidFileSettings:
 class Plan:
     """Everything that starting a server needs to know.
 
+    ``results`` is the URL of the place where results are kept, None for beside the jobs.
     ``notes`` are said once at the start, as warnings, ``hint`` as no more than that. ``reread``
     reads the configuration anew, for a running server that is asked to. ``failure`` is the exit
     status of whatever goes wrong, where one status is all there is.
@@ -37,6 +38,7 @@ class Plan:
     program: str = "trigear"
     config: ServerConfig = field(default_factory=ServerConfig)
     store: StorePlan = field(default_factory=StorePlan)
+    results: str | None = None
     log: LogSettings = field(default_factory=LogSettings)
     pid_file: PidFileSettings | None = None
     daemon: bool = False

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from trigear.engine.config import ServerConfig
     from trigear.runtime.server import Server
     from trigear.security.tls import Listening
+    from trigear.stores.results import ResultStore
 
 log: Final = logging.getLogger("trigear.server")
 
@@ -65,7 +66,10 @@ def check(plan: Plan) -> int:
         exposure.refuse_exposure(wide)
     tls.opened(plan.config.tls)
     plan.store.check()
-    click.echo(f"good: would listen on {', '.join(plan.config.listen)}; store: {plan.store}")
+    results = results_of(plan)
+    elsewhere = "" if results is None else f"; results: {results.name}"
+    listens = ", ".join(plan.config.listen)
+    click.echo(f"good: would listen on {listens}; store: {plan.store}{elsewhere}")
     return Status.DONE
 
 
@@ -104,6 +108,19 @@ def load_modules() -> None:
     HandleMint(b"H", bytes(16))
 
 
+def results_of(plan: Plan) -> ResultStore | None:
+    """The place where results are kept, not yet opened; None if that is the store.
+
+    Raises:
+        ConfigError: there is no such place.
+    """
+    if plan.results is None:
+        return None
+    from trigear.stores.results import result_store
+
+    return result_store(plan.results)
+
+
 class Launch:
     """One start of a server: holds what must be let go of at the end."""
 
@@ -115,12 +132,15 @@ class Launch:
         self.log: Log | None = None
         self.notes = list(plan.notes)
         self.users: logins.Users | None = None
+        self.results: ResultStore | None = None
 
     def run(self) -> int:
         load_modules()
         import trio
 
         plan = self.plan
+        # Now, because it loads modules as well.
+        self.results = results_of(plan)
         wide = exposure.wide_addresses(plan.config)
         if plan.logins is not None:
             logins.refuse_plain(wide)
@@ -199,6 +219,7 @@ class Service:
         self.daemon = launch.daemon
         self.notes = launch.notes
         self.users = launch.users
+        self.results = launch.results
         self.log = opened
         self.config = config
         self.descriptors = descriptors
@@ -217,6 +238,7 @@ class Service:
                 store=self.plan.store.build(),
                 tls=listening,
                 logins=None if self.users is None else self.users.logins,
+                results=self.results,
                 own_process=True,
                 task_status=task_status,
             )
@@ -245,10 +267,11 @@ class Service:
             loaded = f", {counted(server.restored, 'job')} loaded and more to come"
         elif server.restored:
             loaded = f", {counted(server.restored, 'job')} in it"
+        elsewhere = "" if self.results is None else f"; results: {self.results.name}"
         face = " with gearmand's options" if self.config.compat_gearmand else ""
         self.say(
             f"trigear {__version__}{face} listening on {addresses};"
-            f" store: {self.plan.store}{loaded}; pid {os.getpid()}"
+            f" store: {self.plan.store}{loaded}{elsewhere}; pid {os.getpid()}"
         )
         log.info("up to %d open files and connections", self.descriptors)
 
@@ -328,6 +351,11 @@ class Service:
             later.append("store")
         if wanted_plan.logins != self.plan.logins:
             later.append("auth")
+        later += [
+            name
+            for name in ("store", "results")
+            if getattr(wanted_plan, name) != getattr(self.plan, name)
+        ]
         if (self.plan.config.tls is None) != (fresh.tls is None):
             later.append("tls")
         read = "configuration read"

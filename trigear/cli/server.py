@@ -143,6 +143,12 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     " postgresql://USER@HOST/DATABASE, or memory, where they are gone when the server stops.",
 )
 @click.option(
+    "--results",
+    metavar="URL",
+    help="Where results are kept of functions that say so. Default: in the store, beside the jobs."
+    " Other places come with packages that have an entry point for the URL's scheme.",
+)
+@click.option(
     "--state-dir",
     metavar="DIR",
     help="Where the server keeps its files. Default: $STATE_DIRECTORY, trigear in"
@@ -374,6 +380,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
     return Plan(
         config=config,
         store=store_plan(given["store"], given["state_dir"], folder),
+        results=given["results"],
         log=log,
         pid_file=PidFileSettings(absolute(pid_file, folder)) if pid_file else None,
         daemon=given["daemon"],

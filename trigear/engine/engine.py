@@ -93,6 +93,8 @@ class Engine:
         term: grows with every start on the same store; see :mod:`trigear.stores.base`.
         chance: numbers from 0 to 1 at random, for the delays of jobs that are tried again.
         logins: how peers have to say who they are; None: nobody is asked.
+        results_elsewhere: whether results are kept by a store of their own: then they leave as
+            ``Put`` tickets of ``results.outside``.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Engine:
         term: int = 0,
         chance: Callable[[], float] = lambda: 1.0,
         logins: Logins | None = None,
+        results_elsewhere: bool = False,
     ) -> None:
         self.config = config
         self.now = now
@@ -135,7 +138,7 @@ class Engine:
         self.arriving: Arriving | None = None
         """While jobs are still being loaded and connections are served already."""
         self._term = term
-        self.results = Results(self, self.rules.rules, durable=durable)
+        self.results = Results(self, self.rules.rules, durable=durable, elsewhere=results_elsewhere)
         self.scheduler = Scheduler(self, mint)
         self._sessions: dict[int, Session] = {}
         self._nobody = Session(self, 0, "-")
@@ -278,7 +281,8 @@ class Engine:
     @property
     def waits(self) -> bool:
         """Whether others are at work for it: its store writes, or reads."""
-        return self.unwritten or not self.reads.idle
+        outside = self.results.outside
+        return self.unwritten or not self.reads.idle or not (outside is None or outside.idle)
 
     @property
     def has_ticket(self) -> bool:
@@ -453,6 +457,12 @@ class Engine:
         self.now = now
         assert self.logins is not None
         return self.logins.renew_users(users, list(self._sessions.values()))
+
+    def put(self, now: Now, *, kept: bool) -> None:
+        """The store of results has kept all that the last ticket asked it to, or not all of it."""
+        self.now = now
+        assert self.results.outside is not None
+        self.results.outside.put(kept=kept)
 
     # Drain
 

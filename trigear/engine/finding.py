@@ -23,6 +23,8 @@ STATE_WORDS: Final = {
 """The word for each way a job can end."""
 
 UNKNOWN: Final = "unknown"
+SCHEDULED: Final = "scheduled"
+"""The word for the handle of a schedule, whose runs are jobs with handles of their own."""
 
 LIVE_WORDS: Final = {
     DELAYED: "delayed",

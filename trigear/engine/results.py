@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.broker.broker import QueueFull
 from trigear.broker.jobs import RUNNING
-from trigear.engine.finding import LIVE_WORDS, STATE_WORDS, UNKNOWN, Finding
+from trigear.engine.finding import LIVE_WORDS, SCHEDULED, STATE_WORDS, UNKNOWN, Finding
+from trigear.engine.outside import Outside
 from trigear.engine.reads import READ_BYTES
 from trigear.engine.refusals import FULL
 from trigear.engine.shelves import Shelves
@@ -42,10 +43,20 @@ class Results:
     """The results of a server, and the outcomes of all its jobs."""
 
     def __init__(
-        self, engine: Engine, rules: Callable[[str, bytes], Rules], *, durable: bool
+        self,
+        engine: Engine,
+        rules: Callable[[str, bytes], Rules],
+        *,
+        durable: bool,
+        elsewhere: bool,
     ) -> None:
         self._engine = engine
-        self.kept = Shelves(engine, rules, durable=durable)
+        self.outside = Outside(engine) if elsewhere else None
+        self.kept: Shelves | Outside
+        if self.outside is not None:
+            self.kept = self.outside
+        else:
+            self.kept = Shelves(engine, rules, durable=durable)
         self.reused = 0
         """How many submissions were answered from a kept result."""
 
@@ -64,6 +75,7 @@ class Results:
         """Whether anything is known of a job without asking anybody."""
         return (
             self._engine.broker.status(tenant, handle) is not None
+            or self._engine.scheduler.get(tenant.name, handle) is not None
             or self.kept.at_hand(tenant.name, handle, self._engine.now) is not None
             or tenant.outcomes.get(handle) is not None
         )
@@ -95,6 +107,11 @@ class Results:
                 ),
                 "",
             )
+            return 0
+        schedule = self._engine.scheduler.get(tenant.name, handle)
+        if schedule is not None:
+            name, unique = schedule.function, schedule.unique
+            told(Finding(SCHEDULED, function=name, unique=unique, handle=handle), "")
             return 0
 
         def tell(found: Finding | None, why: str) -> None:
@@ -143,11 +160,9 @@ class Later:
         elif not self._session.gone:
             self._session.fill(self._slot, data)
 
-    def slot(self, size: int) -> Slot:
-        """The place of the reply, for others who will give it; ``size`` bytes are held for it."""
-        self._said = True
-        if self._slot is None:
-            self._slot = self._session.reserve(size)
+    def slot(self) -> Slot:
+        """The place of the reply, for others who will give it."""
+        assert self._slot is not None, "the place was not held"
         return self._slot
 
     def hold(self, size: int) -> None:
@@ -259,8 +274,7 @@ def _submit(
             refusal = FULL
         else:
             if engine.broker.waits_for_store(job, background):
-                place = later.slot(len(workload))
-                engine.broker.wait_for_store(job, session.peer, place)
+                engine.broker.wait_for_store(job, session.peer, later.slot())
             else:
                 later.say(engine.created_head(job.handle) + job.handle)
             return

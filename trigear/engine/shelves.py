@@ -148,8 +148,8 @@ class _Writing:
         engine, tenant = self._shelves.engine, kept.shelf.tenant
         if kept.gone:
             # Dropped before it could be written. The job has ended all the same.
-            if forget is not None:
-                engine.record(tenant, forget)
+            assert forget is not None
+            engine.record(tenant, forget)
         else:
             lines: tuple[Line, ...] = (line_of(kept),)
             engine.record(tenant, Together(lines if forget is None else (*lines, forget)), self)

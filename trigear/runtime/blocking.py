@@ -403,7 +403,7 @@ class BlockingClient:
             reply = self._ask(link.machine.get_result(name), until=until)
             assert isinstance(reply, events.ResultTold)
             result = result_in(reply)
-            if result.over or not result.known or not wait:
+            if result.settled or not wait:
                 return result
             self._linger(next(pause), until, f"job {shown(name)} did not end")
 

@@ -372,7 +372,7 @@ class Client:
         pause = pauses()
         while True:
             result = await self._result(name)
-            if result.over or not result.known or not wait:
+            if result.settled or not wait:
                 return result
             await trio.sleep(next(pause))
 

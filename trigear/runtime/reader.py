@@ -30,6 +30,8 @@ class Reader:
         reads: of which store.
         read: reads it, in a thread, called for one fetch at a time.
         flush: called when the engine may have something to send, or another deadline.
+        limiter: held by whoever is with the store, if it can only do one thing at a time.
+        what: what is read, for the log.
     """
 
     def __init__(
@@ -38,12 +40,16 @@ class Reader:
         reads: Reads,
         read: Callable[[Fetch], Mapping[Any, object]],
         flush: Callable[[], None],
+        *,
+        limiter: trio.CapacityLimiter | None = None,
+        what: str = "record",
     ) -> None:
         self._engine = engine
         self._reads = reads
         self._read = read
         self._flush = flush
-        self._limiter = trio.CapacityLimiter(1)
+        self._what = what
+        self._limiter = limiter or trio.CapacityLimiter(1)
         self._work = trio.Event()
         self._failing = ""
 
@@ -71,9 +77,9 @@ class Reader:
                 failed = f"{type(error).__name__}: {error}"
             if failed != self._failing:
                 if failed:
-                    log.error("what was asked for cannot be read: %s", failed)
+                    log.error("a %s that was asked for cannot be read: %s", self._what, failed)
                 else:
-                    log.warning("what is asked for can be read again")
+                    log.warning("a %s can be read again", self._what)
                 self._failing = failed
             self._engine.fetched(fetch, found, UNREADABLE if failed else "", now())
             self._flush()

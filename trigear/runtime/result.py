@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trigear.protocol import events
 
 UNKNOWN: Final = "unknown"
+SCHEDULED: Final = "scheduled"
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
@@ -27,8 +28,9 @@ class Result:
 
     ``state`` is a word: `delayed`, `queued`, `running`; once it is over, `done`, or how else it
     ended, such as `failed`, `exception` or `cancelled`; `unknown` if the server knows nothing of
-    it. ``attempts`` counts how often it began. ``ended`` is None until it is over. ``data`` is
-    what it completed with, or its exception; None where none is kept.
+    it, `scheduled` if it is no job but a schedule. ``attempts`` counts how often it began.
+    ``ended`` is None until it is over. ``data`` is what it completed with, or its exception; None
+    where none is kept.
     """
 
     handle: bytes
@@ -51,6 +53,11 @@ class Result:
     def over(self) -> bool:
         """Whether the job has ended, in whichever way."""
         return self.ended is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether waiting makes no sense: the job is over, or there is none."""
+        return self.over or self.state in (UNKNOWN, SCHEDULED)
 
 
 def result_in(event: events.ResultTold) -> Result:

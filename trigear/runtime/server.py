@@ -9,6 +9,7 @@
     ├── committer      one thread, one batch at a time (only with a store)
     ├── reader         one thread, what is asked for (only with a store)
     ├── verifier       one thread, one password at a time (only with logins)
+    ├── keeper         one thread, results that are kept elsewhere (only if they are)
     └── drain          once asked for: waits until nothing runs or the grace is over
 """
 
@@ -41,6 +42,7 @@ from trigear.runtime.link import hidden_nursery
 from trigear.runtime.listeners import address_text, bind, is_tls, peer_text, unlink_unix
 from trigear.runtime.loading import Loading, opened
 from trigear.runtime.reader import Reader, from_store
+from trigear.runtime.results import Keeper, results_opened
 from trigear.stores.base import KEY_BYTES, Owner, Tenure
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from trigear.security.tls import Listening
     from trigear.security.users import Users
     from trigear.stores.base import Store
+    from trigear.stores.results import ResultStore
 
 log: Final = logging.getLogger("trigear.server")
 
@@ -153,6 +156,7 @@ async def serve(
     sockets: Sequence[socket.socket],
     *,
     store: Store | None = None,
+    results: ResultStore | None = None,
     tls: Listening | None = None,
     logins: Logins | None = None,
     own_process: bool = False,
@@ -165,6 +169,8 @@ async def serve(
         sockets: bound sockets, see :func:`trigear.runtime.listeners.bind`; closed at the end.
         store: where background jobs are recorded; None keeps them in memory. It is opened, and
             its jobs are loaded, before the first connection is accepted; closed at the end.
+        results: where results of jobs are kept; None keeps them beside the jobs. Opened before the
+            first connection is accepted, closed at the end.
         tls: what ``config.tls`` asks for, for who has to read the files before privileges are
             dropped; None: they are read now.
         logins: how peers have to say who they are; None: nobody is asked.
@@ -193,13 +199,18 @@ async def serve(
         if store is not None:
             owner = Owner(os.getpid(), ", ".join(addresses), config.engine.version, seed)
             tenure = await stack.enter_async_context(opened(store, owner, limiter))
-        await _serve(config, sockets, store, tls, logins, tenure, limiter, own_process, task_status)
+        await stack.enter_async_context(results_opened(results))
+        await _serve(
+            *(config, sockets, store, results, tls, logins),
+            *(tenure, limiter, own_process, task_status),
+        )
 
 
 async def _serve(
     config: ServerConfig,
     sockets: Sequence[socket.socket],
     store: Store | None,
+    results: ResultStore | None,
     tls: Listening | None,
     logins: Logins | None,
     tenure: Tenure,
@@ -216,6 +227,7 @@ async def _serve(
         now(),
         durable=store is not None,
         term=term,
+        results_elsewhere=results is not None,
         chance=random.Random().random,  # noqa: S311 - jitter, not a secret
         logins=logins,
     )
@@ -230,8 +242,8 @@ async def _serve(
     server._loading = loading
     timer = _Timer(engine, hub)
     committer = None if store is None else Committer(engine, store, hub.flush, limiter)
-
     reader = None if store is None else Reader(engine, engine.reads, from_store(store), hub.flush)
+    keeper = None if results is None else Keeper(engine, results, hub.flush)
 
     verifier = None
     if logins is not None:
@@ -248,6 +260,9 @@ async def _serve(
         timer.look()
         if verifier is not None:
             verifier.look()
+        if keeper is not None:
+            hub.patience = 0.0 if engine.waits else patience
+            keeper.look()
         if committer is not None and reader is not None:
             hub.patience = 0.0 if engine.waits else patience
             if engine.has_ticket:
@@ -276,6 +291,8 @@ async def _serve(
                 nursery.start_soon(reader.run)
             if verifier is not None:
                 nursery.start_soon(verifier.run)
+            if keeper is not None:
+                nursery.start_soon(keeper.run)
             if loading is not None:
                 nursery.start_soon(_load_the_rest, loading, hub, server)
             nursery.start_soon(drain)
@@ -283,9 +300,11 @@ async def _serve(
             task_status.started(server)
             await server.stopped.wait()
             listening.cancel()
-            if committer is not None and not engine.fenced:
-                # What has ended shall not run again because its end was not written.
-                with trio.move_on_after(STALL_SECONDS):
+            # What has ended shall not run again because its end was not written.
+            with trio.move_on_after(STALL_SECONDS):
+                if keeper is not None:
+                    await keeper.finish()
+                if committer is not None and not engine.fenced:
                     await committer.finish()
             nursery.cancel_scope.cancel()
     finally:
@@ -324,6 +343,7 @@ async def open_server(
     *,
     store: Store | None = None,
     logins: Logins | None = None,
+    results: ResultStore | None = None,
 ) -> AsyncIterator[Server]:
     """Run a server beside the block; the block's end stops it.
 
@@ -333,7 +353,9 @@ async def open_server(
     config = config or ServerConfig()
     sockets = bind(config)
     async with hidden_nursery() as nursery:
-        server = await nursery.start(partial(serve, config, sockets, store=store, logins=logins))
+        server = await nursery.start(
+            partial(serve, config, sockets, store=store, results=results, logins=logins)
+        )
         yield server
         server.stop()
 
