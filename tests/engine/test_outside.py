@@ -408,9 +408,9 @@ def test_one_that_a_crash_could_take_away_answers_no_background_submission(world
 def test_only_the_newest_is_found_by_its_unique(world):
     world.putting = False
     old = ended(world, b"old", unique=b"u")
-    world.engine.results.reusing = False
+    world.engine.rules.reusing = False
     new = ended(world, b"new", unique=b"u")
-    world.engine.results.reusing = True
+    world.engine.rules.reusing = True
     client = world.caller()
     assert submit(client)[1] == ("WORK_COMPLETE", new, b"new")
     client.command(b"drop result " + old)

@@ -14,7 +14,7 @@ from trigear.engine.config import EngineConfig, FunctionSettings, OnTimeout
 from trigear.engine.finding import STATE_WORDS
 from trigear.engine.reads import READ_SECONDS
 from trigear.errors import ConfigError, StoreUnavailable, StoreUnknown
-from trigear.model import CloseReason, JobEnd
+from trigear.model import CloseReason, JobEnd, Now
 from trigear.stores.base import Forget, Record, SpoiltRecord
 from trigear.testing.clock import START
 
@@ -697,3 +697,84 @@ def test_the_handle_of_a_schedule_is_known_as_that(either):
     assert b"state\tscheduled\n" in client.command(b"result " + handle)
     either.engine.expect_jobs()
     assert told(either, handle)[0] == "scheduled", "nobody waits for jobs because of it"
+
+
+# Jobs that are tried again, and dead letters
+
+
+def failing(**more: object) -> EngineConfig:
+    settings = FunctionSettings(
+        dead_letters=True, dead_failures=True, retry_failures=True, backoff=5.0, **more
+    )
+    return EngineConfig(functions={b"f": settings}, attempts=2)
+
+
+def fail(world: World, handle: bytes, text: bytes = b"bang") -> None:
+    worker = world.worker()
+    assert worker.grab() == handle
+    worker.tell("WORK_EXCEPTION", handle, text)
+    worker.leave()
+
+
+def test_a_job_that_is_tried_again_is_not_over():
+    world = StoringWorld(failing(keep_results=DAY))
+    handle = world.job()
+    fail(world, handle)
+    assert told(world, handle) == ("delayed", 1, 0.0, None)
+    world.pass_time(5)
+    assert told(world, handle)[:2] == ("queued", 1)
+    fail(world, handle)
+    assert told(world, handle)[:2] == ("dead", 2)
+
+
+def test_a_dead_letter_is_known_after_a_restart():
+    world = StoringWorld(failing())
+    handle = world.job("SUBMIT_JOB_BG", b"f", b"my key", b"work")
+    fail(world, handle)
+    world.pass_time(5)
+    fail(world, handle)
+    died = world.time().wall
+    after = world.killed()
+    assert told(after, handle) == ("dead", 2, died, None)
+    assert b"unique\tmy key\n" in after.caller().command(b"result " + handle)
+    after.engine.expect_jobs()
+    assert told(after, handle)[0] == "dead", "nobody waits for jobs because of it"
+
+
+def test_of_a_dead_letter_the_exception_is_kept_where_results_are():
+    world = StoringWorld(failing(keep_results=DAY))
+    handle = world.job()
+    fail(world, handle)
+    world.pass_time(5)
+    fail(world, handle, b"bang" * 1000)
+    assert told(world, handle)[::3] == ("dead", b"bang" * 1000)
+    assert told(world.killed(), handle)[::3] == ("dead", b"bang" * 1000)
+
+
+class Nobody:
+    """Is told, and does not care."""
+
+    def stored(self, now: Now) -> None:
+        pass
+
+    def not_stored(self, now: Now) -> None:
+        raise AssertionError
+
+
+def test_a_dead_letter_that_is_retried_has_its_last_result():
+    world = StoringWorld(failing(keep_results=DAY))
+    handle = world.job()
+    fail(world, handle)
+    world.pass_time(5)
+    fail(world, handle)
+    dead = world.engine.broker.dead
+    letter = dead.get(world.engine.broker.tenant("default"), handle)
+    assert letter is not None
+    dead.revive(letter, Nobody(), world.time())
+    world.flush()
+    assert told(world, handle)[:2] == ("queued", 0)
+    worker = world.worker()
+    assert worker.grab() == handle
+    worker.tell("WORK_COMPLETE", handle, b"at last")
+    assert told(world, handle) == ("done", 1, world.time().wall, b"at last")
+    assert told(world.killed(), handle)[::3] == ("done", b"at last")

@@ -259,7 +259,7 @@ class Assignments:
         elif held:
             self._unassign(job)
             job.losses += 1
-            self._again(job, now, failed=True)
+            self._again(job, now, failed=True, data=text)
         elif job.state == QUEUED:
             # The attempt was counted when the job was taken away, and the next one waits already.
             self._wake(function, now)
@@ -385,11 +385,11 @@ class Assignments:
         else:
             self._end(job, JobEnd.ABANDONED, now)
 
-    def _again(self, job: Job, now: Now, *, failed: bool) -> None:
+    def _again(self, job: Job, now: Now, *, failed: bool, data: bytes = b"") -> None:
         """An attempt came to nothing: queue the job again, let it wait, or give it up."""
         rules = job.function.rules
         if 0 < rules.attempts <= job.losses:
-            self._give_up(job, JobEnd.EXHAUSTED, now)
+            self._give_up(job, JobEnd.EXHAUSTED, now, data)
             return
         delay = rules.delay(job.losses, failed=failed)
         if delay:

@@ -78,6 +78,7 @@ class Results:
             or self._engine.scheduler.get(tenant.name, handle) is not None
             or self.kept.at_hand(tenant.name, handle, self._engine.now) is not None
             or tenant.outcomes.get(handle) is not None
+            or self._engine.broker.dead.get(tenant, handle) is not None
         )
 
     def look(self, tenant: Tenant, handle: bytes, now: Now, told: Told, *, data: bool) -> int:
@@ -115,9 +116,22 @@ class Results:
             return 0
 
         def tell(found: Finding | None, why: str) -> None:
-            told(remembered(tenant, handle) if found is None and not why else found, why)
+            told(self._remembered(tenant, handle) if found is None and not why else found, why)
 
         return self.kept.look(tenant.name, handle, now, tell, data=data)
+
+    def _remembered(self, tenant: Tenant, handle: bytes) -> Finding:
+        """What is known of a job that is not there and whose result is not kept."""
+        outcome = tenant.outcomes.get(handle)
+        if outcome is not None:
+            end, attempts, ended, function, unique = outcome
+            return Finding(STATE_WORDS[end], attempts, ended, function, unique, handle)
+        letter = self._engine.broker.dead.get(tenant, handle)
+        if letter is not None:
+            word = STATE_WORDS[letter.reason]
+            name, unique = letter.function, letter.unique
+            return Finding(word, letter.attempts, letter.died, name, unique, handle)
+        return Finding(UNKNOWN, handle=handle)
 
     def drop(
         self, tenant: Tenant, handle: bytes, now: Now, told: Callable[[bool, str], None]
@@ -125,15 +139,6 @@ class Results:
         """Drop the result of a job; its outcome is remembered all the same. ``told`` hears whether
         there was one, and why it could not be dropped, if so."""
         self.kept.remove(tenant.name, handle, now, told)
-
-
-def remembered(tenant: Tenant, handle: bytes) -> Finding:
-    """What is known of a job that is not there and whose result is not kept."""
-    outcome = tenant.outcomes.get(handle)
-    if outcome is None:
-        return Finding(UNKNOWN, handle=handle)
-    end, attempts, ended, function, unique = outcome
-    return Finding(STATE_WORDS[end], attempts, ended, function, unique, handle)
 
 
 class Later:
