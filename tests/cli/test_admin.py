@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -16,10 +17,12 @@ from tests.plain import Held, plain_worker, scripted_server
 from trigear import connect_blocking
 from trigear.cli import answers, connecting
 from trigear.cli.admin import admin_group
+from trigear.cli.job import job_group
 from trigear.cli.report import Status
+from trigear.cli.root import COMMANDS as ROOT
 from trigear.wire import packets
 from trigear.wire.codec import response
-from trigear.wire.commands import COMMANDS
+from trigear.wire.commands import COMMANDS, Command
 
 if TYPE_CHECKING:
     import socket
@@ -54,9 +57,21 @@ def objects(said: Said) -> list[dict[str, Any]]:
 
 
 def test_every_text_command_has_a_command_of_its_own() -> None:
-    names = {command.name.replace(" ", "-") for command in COMMANDS}
-    names = {"priority-status" if name == "prioritystatus" else name for name in names}
-    assert names <= set(admin_group.commands)
+    """In `trigear admin`, in the group of its first word, or among what is done with jobs."""
+
+    def has_one(command: Command) -> bool:
+        name = command.name.replace(" ", "-")
+        name = "priority-status" if name == "prioritystatus" else name
+        if name in admin_group.commands or name in job_group.commands:
+            return True
+        group, *rest = command.words
+        if group not in ROOT or not rest:
+            return False
+        entry = ROOT[group]
+        found = getattr(importlib.import_module(entry.module), entry.name)
+        return "-".join(rest) in found.commands
+
+    assert [command.name for command in COMMANDS if not has_one(command)] == []
 
 
 # Lists
