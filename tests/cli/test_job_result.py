@@ -231,3 +231,17 @@ def test_a_result_is_there_after_a_restart(
     server = start(*command)
     said = trigear("job", "result", "--server", server.address, handle)
     assert (said.status, said.out) == (0, "kept")
+
+
+def test_a_result_that_is_dropped_is_gone(
+    client: BlockingClient, trigear: Callable[..., Said]
+) -> None:
+    handle = ended(client, lambda job: job.complete(b"small"))
+    said = trigear("job", "drop-result", handle)
+    assert (said.status, said.line) == (Status.DONE, f"trigear: dropped: {handle}")
+    said = trigear("job", "drop-result", handle, "H:never:1")
+    assert said.status == Status.NO
+    assert said.err.splitlines() == [
+        f"trigear: no result is kept of {handle}",
+        "trigear: no result is kept of H:never:1",
+    ]

@@ -17,7 +17,7 @@ from trigear.cli.connecting import (
     with_server_in_front,
 )
 from trigear.cli.groups import NearGroup
-from trigear.cli.job_result import result_command
+from trigear.cli.job_result import drop_command, result_command
 from trigear.cli.job_show import GONE, show_command
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
@@ -202,3 +202,4 @@ def cancel(handle: str, where: Address) -> bool:
 job_group.add_command(cancel_command)
 job_group.add_command(show_command)
 job_group.add_command(result_command)
+job_group.add_command(drop_command)

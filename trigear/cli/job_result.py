@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from trigear.cli.connecting import PATIENCE, Servers, each_server, said_for, with_server
+from trigear.cli.connecting import (
+    PATIENCE,
+    Servers,
+    checked_word,
+    connected,
+    each_server,
+    said_for,
+    with_server,
+)
 from trigear.cli.manners import remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
 from trigear.cli.tables import plain, write, write_json
 from trigear.cli.values import DURATION
-from trigear.errors import LocalProtocolError
+from trigear.errors import LocalProtocolError, Refused
 from trigear.model import SAID, printable, said
 
 if TYPE_CHECKING:
@@ -69,6 +77,45 @@ def result_command(
     if as_json:
         write_json(document(handle, result, where))
     return tell(result, as_json=as_json)
+
+
+@click.command(
+    name="drop-result",
+    short_help="Drop the kept results of jobs.",
+    epilog=examples(
+        """
+        trigear job drop-result H:host:00000000000000000001
+        """
+    ),
+)
+@click.argument("handles", metavar="HANDLE...", nargs=-1, required=True)
+@with_manners
+@with_server
+@click.help_option("--help")
+def drop_command(handles: tuple[str, ...], servers: Servers) -> int:
+    """Drop the results that are kept of jobs.
+
+    No new submission is answered from them any more (reuse-results). Exit status 1: of one of
+    the jobs no result was kept.
+    """
+    dropped = 0
+    for handle in handles:
+        word = checked_word(handle, "handle")
+        found = find(servers, handle)
+        gone = f"no result is kept of {plain(handle)}"
+        if found is None:
+            remark(gone)
+            continue
+        with connected(Servers((found[0],))) as client:
+            try:
+                client.admin(f"drop result {word}")
+            except Refused as error:
+                known = error.code == "UNKNOWN_JOB"
+                remark(gone if known else f"{plain(handle)}: {error.code}: {error.text}")
+                continue
+        remark(f"dropped: {plain(handle)}")
+        dropped += 1
+    return Status.DONE if dropped == len(handles) else Status.NO
 
 
 def find(servers: Servers, handle: str) -> tuple[Address, Result] | None:
