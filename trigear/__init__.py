@@ -44,10 +44,12 @@ if TYPE_CHECKING:
         TrigearInternalError,
     )
     from trigear.model import Priority
+    from trigear.protocol.dead_talks import DeadLetterDetails, DeadLetterStatus
     from trigear.protocol.events import Data, Status, Warning
     from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
     from trigear.protocol.talks import (
         ConnectionStatus,
+        FunctionSetting,
         FunctionStatus,
         ListedJob,
         PriorityStatus,
@@ -81,6 +83,9 @@ __all__ = [
     "ConnectionLost",
     "ConnectionStatus",
     "Data",
+    "DeadLetterDetails",
+    "DeadLetterStatus",
+    "FunctionSetting",
     "FunctionStatus",
     "Job",
     "JobError",
@@ -132,6 +137,9 @@ _HOME = {
     "ConnectionLost": "trigear.errors",
     "ConnectionStatus": "trigear.protocol.talks",
     "Data": "trigear.protocol.events",
+    "DeadLetterDetails": "trigear.protocol.dead_talks",
+    "DeadLetterStatus": "trigear.protocol.dead_talks",
+    "FunctionSetting": "trigear.protocol.talks",
     "FunctionStatus": "trigear.protocol.talks",
     "Job": "trigear.runtime.waiting",
     "JobError": "trigear.errors",

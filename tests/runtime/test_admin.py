@@ -12,7 +12,10 @@ from trigear import (
     Admin,
     BlockingAdmin,
     ConnectionLost,
+    FunctionSetting,
     FunctionStatus,
+    JobFailed,
+    Priority,
     PriorityStatus,
     Refused,
     connect,
@@ -20,6 +23,7 @@ from trigear import (
     connect_admin_blocking,
     connect_blocking,
 )
+from trigear.engine.config import EngineConfig
 from trigear.runtime.server import open_server
 
 if TYPE_CHECKING:
@@ -72,6 +76,40 @@ async def test_operator_looks_into_a_server_and_steers_it() -> None:
         assert {worker.functions for worker in await admin.workers()} == {()}
 
 
+async def test_operator_steers_jobs_functions_and_dead_letters() -> None:
+    async with (
+        open_server(local(EngineConfig(attempts=1))) as server,
+        connect(server.addresses[0]) as client,
+        connect_admin(server.addresses[0]) as admin,
+    ):
+        handle = await client.submit_background("mail", b"", unique="order-17")
+        assert await admin.requeue(handle)
+        assert await admin.set_priority(handle, "high")
+        assert not await admin.requeue(b"H:nobody:1")
+        assert await admin.priority_status() == [PriorityStatus("mail", 1, 0, 0, 0)]
+        await admin.pause("mail")
+        assert FunctionSetting("mail", "paused", "yes", "command") in await admin.functions("mail")
+        await admin.resume("mail")
+        late = await client.submit_background("mail", b"load", unique="order-18")
+        async with client.open_job("mail", b"", unique="order-18") as job:
+            await admin.set("mail", "expires", "1ms")
+            with pytest.raises(JobFailed):
+                await job.result()
+        assert FunctionSetting("mail", "expires", "1ms", "command") in await admin.functions()
+        dead = await admin.dead_list("mail")
+        assert {letter.handle.encode() for letter in dead} == {handle, late}
+        await admin.reset("mail")
+        letter = await admin.dead_show(late)
+        assert letter is not None
+        assert (letter.reason, letter.workload) == ("expired", b"load")
+        assert await admin.dead_show(b"H:nobody:1") is None
+        assert await admin.dead_retry(late)
+        assert not await admin.dead_retry(late)
+        assert await admin.dead_retry_all() == 1
+        assert await admin.dead_delete_all("mail") == 0
+        assert not await admin.dead_delete(late)
+
+
 async def test_nobody_at_the_address_is_said_on_entering() -> None:
     async with open_server(local()) as server:
         gone = server.addresses[0]
@@ -97,6 +135,31 @@ def test_operator_without_trio_does_the_same(server: str, admin: BlockingAdmin) 
         admin.drop_function("resize")
         with pytest.raises(Refused, match="function not found"):
             admin.drop_function("resize")
+
+
+def test_operator_without_trio_steers_jobs_functions_and_dead_letters(
+    server: str, admin: BlockingAdmin
+) -> None:
+    with connect_blocking(server, timeout=PATIENCE) as client:
+        handle = client.submit_background("mail", b"", unique="order-17")
+        assert admin.requeue(handle)
+        assert admin.set_priority(handle, Priority.HIGH)
+        assert admin.priority_status() == [PriorityStatus("mail", 1, 0, 0, 0)]
+        admin.pause("mail")
+        assert FunctionSetting("mail", "paused", "yes", "command") in admin.functions("mail")
+        admin.resume("mail")
+        job = client.job("mail", b"", unique="order-17")
+        admin.set("mail", "expires", "1ms")
+        with pytest.raises(JobFailed):
+            job.result()
+        assert [letter.handle for letter in admin.dead_list()] == [handle.decode()]
+        admin.reset("mail")
+        letter = admin.dead_show(handle)
+        assert letter is not None
+        assert (letter.reason, letter.unique) == ("expired", "order-17")
+        assert admin.dead_retry(handle)
+        assert admin.dead_retry_all() == admin.dead_delete_all() == 0
+        assert not admin.dead_delete(handle)
 
 
 def test_workers_are_listed_with_their_functions(server: str, admin: BlockingAdmin) -> None:

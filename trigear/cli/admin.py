@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trigear.cli import answers, job
+from trigear.cli import answers, job, steer
 from trigear.cli.connecting import (
     Servers,
     checked_word,
@@ -90,13 +90,6 @@ listing(
     "no functions: none was ever submitted to or served",
 )
 listing(
-    "functions",
-    answers.FUNCTION_COLUMNS,
-    answers.functions,
-    "List the functions: status and priority-status in one.",
-    "no functions: none was ever submitted to or served",
-)
-listing(
     "show-functions",
     answers.SHOW_FUNCTIONS.heads,
     answers.SHOW_FUNCTIONS.rows,
@@ -105,15 +98,15 @@ listing(
 )
 listing(
     "workers",
-    answers.WORKER_COLUMNS,
-    answers.workers,
+    answers.WORKERS.heads,
+    answers.WORKERS.rows,
     "List the connections and the functions they serve.",
     "no connections",
 )
 listing(
     "jobs",
-    answers.JOB_COLUMNS,
-    answers.jobs,
+    answers.JOBS.heads,
+    answers.JOBS.rows,
     "List the jobs, as 'trigear job list' does.",
     "no jobs",
 )
@@ -314,4 +307,6 @@ def send_command(words: tuple[str, ...], *, servers: Servers) -> int:
 
 
 admin_group.add_command(job.cancel_command, "cancel-job")
+for command in steer.COMMANDS:
+    admin_group.add_command(command)
 admin_group.add_command(show_command, "show-job")

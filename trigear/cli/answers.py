@@ -1,25 +1,26 @@
-"""What servers answer to text commands, taken apart: trigear, gearmand and Perl's server alike.
+"""What servers answer to text commands as rows: trigear, gearmand and Perl's server alike.
 
-A line that does not look as expected becomes a row all the same, with what is missing left open:
-a person who asks what is the matter with a server shall see what it says.
+What programs would ask as well is understood by the library (:mod:`trigear.protocol.talks`). Of
+the other lists each line becomes a row as it stands, with what is missing left open.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trigear.cli.tables import columns
 from trigear.errors import Refused
+from trigear.protocol import talks
+from trigear.runtime.talking import hold_blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trigear.cli.tables import Cell, Column
+    from trigear.protocol.talks import Talk
     from trigear.runtime.blocking import BlockingClient
-
-_WORKER: Final = re.compile(r"(\S+) (\S+) (.*?) ?:(?: (.*))?")
 
 
 class Listing(NamedTuple):
@@ -46,16 +47,24 @@ class Listing(NamedTuple):
         return number(field) if key in self.numbers else field
 
 
-STATUS: Final = Listing(
-    "status",
-    columns("function", "total", "running", "workers"),
-    frozenset({"total", "running", "workers"}),
-)
-PRIORITY_STATUS: Final = Listing(
-    "prioritystatus",
-    columns("function", "high", "normal", "low", "workers"),
-    frozenset({"high", "normal", "low", "workers"}),
-)
+class Told(NamedTuple):
+    """A list that the library knows how to ask for: its columns are the fields of what it tells."""
+
+    talk: Callable[[], Talk[list[Any]]]
+    heads: tuple[Column, ...]
+
+    def rows(self, client: BlockingClient) -> list[list[Cell]]:
+        return [list(astuple(each)) for each in hold_blocking(client.admin, self.talk())]
+
+
+def told(talk: Callable[[], Talk[list[Any]]], kind: type[Any]) -> Told:
+    return Told(talk, columns(*(field.name for field in fields(kind))))
+
+
+STATUS: Final = told(talks.status, talks.FunctionStatus)
+PRIORITY_STATUS: Final = told(talks.priority_status, talks.PriorityStatus)
+WORKERS: Final = told(talks.workers, talks.ConnectionStatus)
+JOBS: Final = told(talks.jobs, talks.ListedJob)
 SHOW_JOBS: Final = Listing(
     "show jobs",
     columns("handle", "losses", "ignored", "background"),
@@ -63,19 +72,15 @@ SHOW_JOBS: Final = Listing(
     frozenset({"ignored", "background"}),
 )
 SHOW_UNIQUE_JOBS: Final = Listing("show unique jobs", columns("unique"), frozenset())
-JOBS: Final = Listing(
-    "jobs", columns("handle", "unique", "worker", "clients"), frozenset({"clients"})
-)
-
 SHOW_FUNCTIONS: Final = Listing(
     "show functions",
     columns("function", "total", "running", "workers", "completed", "failed", "dropped", "age"),
     frozenset({"total", "running", "workers", "completed", "failed", "dropped", "age"}),
 )
 
-FUNCTION_COLUMNS: Final = columns("function", "high", "normal", "low", "running", "workers")
-JOB_COLUMNS: Final = columns("handle", "background", "losses", "unique", "worker", "clients")
-WORKER_COLUMNS: Final = columns("fd", "address", "id", "functions")
+FUNCTION_COLUMNS: Final = columns(
+    "function", "high", "normal", "low", "running", "workers", "paused"
+)
 CLIENT_COLUMNS: Final = columns("address", "handle", "unique", "worker")
 
 
@@ -98,42 +103,22 @@ def as_cell(value: float | None) -> int | str | None:
 
 
 def functions(client: BlockingClient) -> list[list[Cell]]:
-    """Every function with its queued jobs by priority, its running jobs and its workers."""
+    """Every function with its queued jobs by priority, its running jobs, its workers, and whether
+    it is paused; None for what other servers do not tell."""
     waiting: dict[Cell, list[Cell]] = {}
     with contextlib.suppress(Refused):  # Perl's server tells no priorities
         waiting = {row[0]: row[1:4] for row in PRIORITY_STATUS.rows(client)}
+    paused: dict[Cell, bool] = {}
+    with contextlib.suppress(Refused):  # only trigear has pauses
+        paused = {
+            each.function: each.value == "yes"
+            for each in hold_blocking(client.admin, talks.functions())
+            if each.setting == "paused"
+        }
     return [
-        [name, *waiting.get(name, [None] * 3), running, workers]
+        [name, *waiting.get(name, [None] * 3), running, workers, paused.get(name)]
         for name, _, running, workers in STATUS.rows(client)
     ]
-
-
-def jobs(client: BlockingClient) -> list[list[Cell]]:
-    """Every job, with what the second list of jobs adds where the server has one."""
-    kinds = {row[0]: [row[3], row[1]] for row in SHOW_JOBS.rows(client)}
-    people: dict[Cell, list[Cell]] = {}
-    with contextlib.suppress(Refused):  # gearmand has no second list
-        for handle, unique, worker, clients in JOBS.rows(client):
-            people[handle] = [unique or None, None if worker == "-" else worker, clients]
-    # What began or ended between the two answers stands in one of them.
-    return [
-        [handle, *kinds.get(handle, [None] * 2), *people.get(handle, [None] * 3)]
-        for handle in dict.fromkeys([*kinds, *people])
-    ]
-
-
-def workers(client: BlockingClient) -> list[list[Cell]]:
-    """Every connection with its functions."""
-    rows: list[list[Cell]] = []
-    for line in client.admin("workers"):
-        found = _WORKER.fullmatch(line)
-        if found is None:
-            rows.append([line, None, None, ()])
-        else:
-            descriptor, address, name, does = found.groups()
-            named = None if name == "-" else name
-            rows.append([number(descriptor), address, named, tuple((does or "").split())])
-    return rows
 
 
 def clients(client: BlockingClient) -> list[list[Cell]]:

@@ -1,4 +1,4 @@
-"""`trigear job`: ask about jobs, list them, cancel them."""
+"""`trigear job`: ask about jobs, list them, cancel them, steer them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from trigear.cli.connecting import (
 from trigear.cli.groups import NearGroup
 from trigear.cli.job_result import drop_command, result_command
 from trigear.cli.job_show import GONE, show_command
+from trigear.cli.job_steer import priority_command, requeue_command
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Failure, Status
@@ -141,8 +142,8 @@ def list_command(*, as_json: bool, servers: Servers) -> int:
     server does not tell is left open.
     """
     with connected(servers, "'show jobs'") as client:
-        rows = answers.jobs(client)
-    show(answers.JOB_COLUMNS, rows, as_json=as_json, nothing="no jobs")
+        rows = answers.JOBS.rows(client)
+    show(answers.JOBS.heads, rows, as_json=as_json, nothing="no jobs")
     return Status.DONE
 
 
@@ -203,3 +204,5 @@ job_group.add_command(cancel_command)
 job_group.add_command(show_command)
 job_group.add_command(result_command)
 job_group.add_command(drop_command)
+job_group.add_command(requeue_command)
+job_group.add_command(priority_command)

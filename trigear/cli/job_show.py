@@ -132,9 +132,9 @@ def pieced_together(client: BlockingClient, handle: str) -> Facts | None:
     }
     rows: list[list[Cell]] = []
     with contextlib.suppress(Refused):  # Perl's server lists functions, not jobs
-        rows = answers.jobs(client)
+        rows = answers.JOBS.rows(client)
     for row in rows:
-        told = dict(zip((head.key for head in answers.JOB_COLUMNS), row, strict=True))
+        told = dict(zip((head.key for head in answers.JOBS.heads), row, strict=True))
         if told["handle"] == handle:
             facts |= told
     if isinstance(losses := facts.get("losses"), int):

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "completion": Entry("trigear.cli.completion", "completion_command", "Let your shell complete."),
     "config": Entry("trigear.cli.config", "config_group", "Check and show the configuration."),
     "context": Entry("trigear.cli.context", "context_group", "Name the servers you work with."),
+    "dead": Entry("trigear.cli.dead", "dead_group", "Look after jobs that were given up."),
     "demo": Entry("trigear.cli.demo", "demo_command", "Watch a server and workers do real jobs."),
     "job": Entry("trigear.cli.job", "job_group", "Ask about jobs and cancel them."),
     "schedule": Entry(

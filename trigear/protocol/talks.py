@@ -20,7 +20,9 @@ from trigear.errors import LocalProtocolError, Refused, RemoteProtocolError
 from trigear.model import printable, public
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from trigear.model import Priority
 
 Value = TypeVar("Value")
 
@@ -83,6 +85,20 @@ class ListedJob:
     unique: str | None
     worker: str | None
     clients: int | None
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class FunctionSetting:
+    """A setting of a function.
+
+    ``value`` is written as in a configuration file; ``origin`` is `command`, `file` or `default`.
+    """
+
+    function: str
+    setting: str
+    value: str
+    origin: str
 
 
 def word(name: str | bytes, what: str) -> str:
@@ -220,6 +236,52 @@ def drop_function(function: str | bytes) -> Talk[None]:
 def max_queue(function: str | bytes, limits: Iterable[int]) -> Talk[None]:
     """Limit the jobs of a function."""
     return given(" ".join(["maxqueue", word(function, "function"), *map(str, limits)]))
+
+
+def requeue(handle: str | bytes) -> Talk[bool]:
+    """Put a job at the end of its queue. Returns whether there was one."""
+    return known(f"requeue {word(handle, 'handle')}")
+
+
+def set_priority(handle: str | bytes, priority: Priority) -> Talk[bool]:
+    """Give a job another priority. Returns whether there was one."""
+    return known(f"priority {word(handle, 'handle')} {priority.name.lower()}")
+
+
+def functions(function: str | bytes | None = None) -> Talk[list[FunctionSetting]]:
+    """The settings of every function, or of one."""
+    name = "" if function is None else f" {word(function, 'function')}"
+    lines = yield f"functions{name}"
+    return [FunctionSetting(*fields(line, 4)) for line in lines]
+
+
+def pause(function: str | bytes) -> Talk[None]:
+    """Hand out no jobs of a function."""
+    return given(f"pause {word(function, 'function')}")
+
+
+def resume(function: str | bytes) -> Talk[None]:
+    """Hand out jobs of a function again."""
+    return given(f"resume {word(function, 'function')}")
+
+
+def set_value(
+    function: str | bytes, setting: str, value: str | float | bool | Sequence[int]
+) -> Talk[None]:
+    """Set something of a function."""
+    if isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, str | int | float):
+        text = str(value)
+    else:
+        text = " ".join(map(str, value))
+    return given(f"set {word(function, 'function')} {word(setting, 'setting')} {text}")
+
+
+def reset(function: str | bytes, setting: str | None = None) -> Talk[None]:
+    """Take back what was set, one setting or all."""
+    name = "" if setting is None else f" {word(setting, 'setting')}"
+    return given(f"reset {word(function, 'function')}{name}")
 
 
 def known(line: str, code: str = "UNKNOWN_JOB") -> Talk[bool]:

@@ -18,17 +18,20 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from trigear.model import Priority, public
-from trigear.protocol import schedule_talks, talks
+from trigear.protocol import dead_talks, schedule_talks, talks
 from trigear.runtime.client import PATIENCE, connect
 from trigear.runtime.talking import hold
+from trigear.runtime.values import as_priority
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from zoneinfo import ZoneInfo
 
+    from trigear.protocol.dead_talks import DeadLetterDetails, DeadLetterStatus
     from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
     from trigear.protocol.talks import (
         ConnectionStatus,
+        FunctionSetting,
         FunctionStatus,
         ListedJob,
         PriorityStatus,
@@ -94,6 +97,69 @@ class Admin:
         """Limit the jobs of a function: one number for all priorities, or one each for high,
         normal and low; 0 or nothing for no limit."""
         await self.hold(talks.max_queue(function, limits))
+
+    async def requeue(self, handle: str | bytes) -> bool:
+        """Put a job at the end of its queue, without counting an attempt. One that runs is taken
+        from its worker, one that waits for its time waits no longer. Returns whether there was
+        one."""
+        return await self.hold(talks.requeue(handle))
+
+    async def set_priority(self, handle: str | bytes, priority: AnyPriority) -> bool:
+        """Give a job another priority. Returns whether there was one."""
+        return await self.hold(talks.set_priority(handle, as_priority(priority)))
+
+    # Settings of functions
+
+    async def functions(self, function: str | bytes | None = None) -> list[FunctionSetting]:
+        """The settings of every function, or of one, and where each comes from."""
+        return await self.hold(talks.functions(function))
+
+    async def pause(self, function: str | bytes) -> None:
+        """Have no jobs of a function handed out; submissions are taken."""
+        await self.hold(talks.pause(function))
+
+    async def resume(self, function: str | bytes) -> None:
+        """Have jobs of a paused function handed out again."""
+        await self.hold(talks.resume(function))
+
+    async def set(
+        self, function: str | bytes, setting: str, value: str | float | bool | Sequence[int]
+    ) -> None:
+        """Set something of a function, as :meth:`functions` names it; that wins over the server's
+        configuration and outlives the server."""
+        await self.hold(talks.set_value(function, setting, value))
+
+    async def reset(self, function: str | bytes, setting: str | None = None) -> None:
+        """Take back what was set of a function, one setting or all, limits and pauses among
+        them."""
+        await self.hold(talks.reset(function, setting))
+
+    # Dead letters
+
+    async def dead_list(self, function: str | bytes | None = None) -> list[DeadLetterStatus]:
+        """The dead letters, of one function or of all, in the order in which they died."""
+        return await self.hold(dead_talks.listed(function))
+
+    async def dead_show(self, handle: str | bytes) -> DeadLetterDetails | None:
+        """All of one dead letter, with its workload; None if there is none."""
+        return await self.hold(dead_talks.details(handle))
+
+    async def dead_retry(self, handle: str | bytes) -> bool:
+        """Make a dead letter a job again, under its handle and with all its attempts. Returns
+        whether there was one."""
+        return await self.hold(dead_talks.retry(handle))
+
+    async def dead_retry_all(self, function: str | bytes | None = None) -> int:
+        """Make all of them jobs again, of one function or of all. Returns how many there were."""
+        return await self.hold(dead_talks.retry_all(function))
+
+    async def dead_delete(self, handle: str | bytes) -> bool:
+        """Forget a dead letter. Returns whether there was one."""
+        return await self.hold(dead_talks.delete(handle))
+
+    async def dead_delete_all(self, function: str | bytes | None = None) -> int:
+        """Forget all of them, of one function or of all. Returns how many there were."""
+        return await self.hold(dead_talks.delete_all(function))
 
     # Schedules
 
