@@ -13,6 +13,7 @@ from trigear.broker.schedules import (
     AHEAD_SECONDS,
     FAR_AHEAD_SECONDS,
     MISSED_SECONDS,
+    TURN,
     Missed,
     Schedule,
     Schedules,
@@ -142,6 +143,16 @@ def test_what_is_due_waits_until_it_is_put_back():
     assert book.next() == NEVER
     book.put(one.settle(at(100)))
     assert book.next() == WALL + 120
+
+
+def test_of_many_that_are_due_some_are_taken_at_a_time():
+    book = Schedules()
+    for number in range(TURN + 5):
+        book.put(schedule(b"H:%d" % number, unique=b"%d" % number))
+    assert len(book.take_due(WALL + 60)) == TURN
+    assert book.next() == WALL + 60
+    assert len(book.take_due(WALL + 60)) == 5
+    assert book.next() == NEVER
 
 
 def test_a_schedule_in_place_of_another_is_due_at_its_own_time():

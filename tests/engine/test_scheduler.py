@@ -131,7 +131,7 @@ def test_no_more_runs_are_under_way_than_fit_into_a_batch(shop, monkeypatch):
     monkeypatch.setattr(scheduler, "RUNS_AT_ONCE", 3)
     for number in range(8):
         shop.add(f"f{number} 0 13 * * *")
-    monkeypatch.setattr("trigear.broker.timers.TURN", 2)
+    monkeypatch.setattr("trigear.broker.schedules.TURN", 2)
     shop.pass_time(3600, write=False)
     assert len(shop.take()) == 8  # four runs with their schedules
     shop.keep()
@@ -214,7 +214,8 @@ def test_what_was_left_out_is_not_written_down(shop):
     assert shop.rows == {}
 
 
-def test_how_many_were_missed_is_said_once(shop, caplog):
+def test_how_many_were_missed_is_said_once(shop, caplog, monkeypatch):
+    monkeypatch.setattr("trigear.broker.schedules.TURN", 2)
     for number in range(3):
         shop.add(f"f{number} 0 13 * * * missed={'skip' if number else 'once'}")
     shop.restart(7200)

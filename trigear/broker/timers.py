@@ -58,12 +58,11 @@ class Timers:
             self._cancelled -= 1
         return heap[0][0] if heap else float("inf")
 
-    def run(self, moment: float, *args: object) -> None:
+    def run(self, moment: float, *args: object, turn: int = TURN) -> None:
         """Make the calls that are due at ``moment``, in order, with ``args`` behind their own.
 
-        At most ``TURN`` of them: while :meth:`next` is not later than the moment there are more.
+        At most ``turn`` of them: while :meth:`next` is not later than the moment there are more.
         """
-        turn = TURN
         while turn and self.next() <= moment:
             turn -= 1
             timer = heappop(self._heap)

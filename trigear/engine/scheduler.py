@@ -125,6 +125,8 @@ class Scheduler:
         """Steps of schedules by their keys. The first one of each is being written."""
         self._flying = 0
         """Runs on their way to the store."""
+        self._missed = self._made_up = 0
+        """Schedules that missed runs, and those of them that run for it, since the log said so."""
         self._checked = engine.now.monotonic
         self._offset = self._latest = engine.now.wall - engine.now.monotonic
         engine.kinds.register(Kind(KIND, self._restore))
@@ -264,27 +266,25 @@ class Scheduler:
         """Make the runs that are due."""
         self._look_at_clocks(now)
         if self._may_run:
-            missed = made = 0
             for book in self._books():
                 for key in book.take_due(now.wall):
-                    schedule = book.get(key)
-                    assert schedule is not None, "what is gone is not due"
-                    if now.wall - schedule.due >= MISSED_SECONDS:
-                        missed += 1
-                        made += schedule.wants_run(now)
                     self._ask(key, self._due, None)
-            if missed:
+            # One line for all of them, however many turns they take.
+            if self._missed and all(book.next() > now.wall for book in self._books()):
                 log.warning(
                     "%s missed runs; made up for by one run each: %d",
-                    counted(missed, "schedule has", "schedules have"),
-                    made,
+                    counted(self._missed, "schedule has", "schedules have"),
+                    self._made_up,
                 )
+                self._missed = self._made_up = 0
 
     def _due(self, before: Schedule | None, now: Now) -> Step:
         """The step of a schedule that is due."""
         assert before is not None, "what is gone is not due"
         after = before.settle(now)
+        missed = now.wall - before.due >= MISSED_SECONDS
         if not before.wants_run(now):
+            self._missed += missed
             return Step(after, write=False)
         try:
             job, made = self._begin_run(before, now)
@@ -292,6 +292,8 @@ class Scheduler:
             if before.missed is Missed.ONCE:
                 raise _Later(FULL_SECONDS) from None
             return Step(after, write=False)
+        self._missed += missed
+        self._made_up += missed
         return Step(after.ran_as(job.handle, now), made)
 
     def _begin_run(self, schedule: Schedule, now: Now) -> tuple[Job, Job | None]:
