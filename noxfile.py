@@ -96,12 +96,13 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def crash(session: nox.Session) -> None:
-    """Kill a loaded server five hundred times, and one with schedules a hundred times. Arguments go
-    to tests/crash/run.py, and then that is all."""
+    """Kill a loaded server five hundred times, one with schedules a hundred times, one that keeps
+    results fifty times. Arguments go to tests/crash/run.py, and then that is all."""
     session.install("-e", ".[test]")
     session.run("python", "-bb", "-m", "tests.crash.run", *session.posargs)
     if not session.posargs:
         session.run("python", "-bb", "-m", "tests.crash.schedules")
+        session.run("python", "-bb", "-m", "tests.crash.results")
 
 
 @nox.session

@@ -126,6 +126,7 @@ class Crash:
         say: is told how it goes.
         cluster: where the queue is if not in a file; it runs.
         url: how it is named, if not by its own name.
+        options: more arguments for the server.
     """
 
     def __init__(
@@ -136,12 +137,13 @@ class Crash:
         say: Callable[[str], object] = lambda _text: None,
         cluster: Cluster | None = None,
         url: str | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.record = Record()
         self.cluster = cluster
         if cluster is not None and url is None:
             url = cluster.url()
-        self.server = DurableServer(folder, store=url)
+        self.server = DurableServer(folder, store=url, options=options)
         self._kills = kills
         self._chance = chance
         self._say = say
@@ -164,6 +166,7 @@ class Crash:
                 with self._changed:
                     self._up = False
                 self.server.kill()
+                self._examine()
                 self._say(
                     f"kill {number + 1}: {len(self.record.created)} acknowledged,"
                     f" {self.record.again()} run again"
@@ -185,6 +188,13 @@ class Crash:
         """What happens between start and kill."""
         # Nothing sets it: the moment of the kill is chance alone.
         threading.Event().wait(self._chance.uniform(0.0, LONGEST_LIFE))
+
+    def _examine(self) -> None:
+        """What happens between kill and start."""
+
+    def _result_of(self, name: bytes) -> bytes:
+        """What a worker answers for a job."""
+        return b""
 
     def _live(self) -> None:
         self.server.start()
@@ -297,7 +307,8 @@ class Crash:
                 handle, _, _, name = payload.split(b"\0", 3)
                 before = Run(handle, life)
                 self.record.runs[name].append(before)
-                link.send_all([request(WORK_COMPLETE, handle, b""), request(GRAB_JOB_UNIQ)])
+                result = self._result_of(name)
+                link.send_all([request(WORK_COMPLETE, handle, result), request(GRAB_JOB_UNIQ)])
                 with self._changed:
                     self._changed.notify_all()
             elif said == NO_JOB:
