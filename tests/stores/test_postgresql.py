@@ -228,6 +228,14 @@ def test_a_row_that_the_table_does_not_take_refuses_its_batch(place):
     assert content(store) == [job(3, losses=1 << 40)]
 
 
+def test_what_cannot_even_be_sent_leaves_nothing_for_the_next_batch(place):
+    store = place.opened()
+    with pytest.raises(UnicodeEncodeError):
+        write(store, 1, job(1), record(b"a", tenant="\ud800"))
+    write(store, 2, job(2))
+    assert (sequences(content(store)), records(store)) == ([2], [])
+
+
 def test_no_statement_reads_a_whole_table(place):
     store = place.opened()
     write(store, 1, *(job(number) for number in range(1, 50)), record(b"a"), record(b"b"))

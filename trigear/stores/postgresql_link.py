@@ -279,20 +279,29 @@ class Keeper:
             StoreUnavailable: the new session has ended, too.
             StoreError: there is no new session, as the function says that makes them.
         """
-        link = self._link
-        if link is not None:
+        if self._link is not None:
             try:
-                return work(link)
+                return self._done(work)
             except psycopg.Error as error:
                 if self.survives(error):
                     raise failure(self.text(error)) from error
         self.renew()
-        assert self._link is not None
         try:
-            return work(self._link)
+            return self._done(work)
         except psycopg.Error as error:
             kind = failure if self.survives(error) else StoreUnavailable
             raise kind(self.text(error)) from error
+
+    def _done(self, work: Callable[[Link], Done]) -> Done:
+        assert self._link is not None
+        try:
+            return work(self._link)
+        except psycopg.Error:
+            raise
+        except BaseException:
+            # Nobody knows how far it has got: nothing of it must be there for what comes next.
+            self.drop()
+            raise
 
     def survives(self, error: psycopg.Error) -> bool:
         """Whether the session goes on after this error; its transaction is rolled back then. One
