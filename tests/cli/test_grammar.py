@@ -157,7 +157,7 @@ def test_group_without_a_word_shows_its_help_as_a_mistake(
 def test_options_without_a_command_are_told_the_commands(trigear: Callable[..., Said]) -> None:
     said = trigear("job", "--server", "x")
     assert said.status == Status.USAGE
-    assert "name a command: cancel, list," in said.line
+    assert "name a command: cancel, drop-result, list," in said.line
 
 
 def test_command_that_was_taken_for_a_host_is_told(trigear: Callable[..., Said]) -> None:

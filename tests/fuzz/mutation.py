@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.wire.codec import HEADER_SIZE, REQ, RES, request, response
 from trigear.wire.commands import COMMANDS
-from trigear.wire.packets import EXTENSIONS, PACKETS
+from trigear.wire.packets import EXTENSIONS, LOGINS, PACKETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ NAMES: Final = (
 )
 """Arguments that mean something somewhere."""
 
-TABLE: Final = {**PACKETS, **EXTENSIONS}
+TABLE: Final = {**PACKETS, **EXTENSIONS, **LOGINS}
 
 HANDLES: Final = tuple(b"H:memory:%020d" % number for number in range(1, 9))
 

@@ -270,8 +270,9 @@ class Supervisor:
         if slot.successor is child:
             old, slot.current, slot.successor = slot.current, child, None
             if old is not None:
-                log.info("worker process %d took over from %d", child.process.pid, old.process.pid)
+                # Who reads of it may count on the old one taking nothing new.
                 old.ask_to_end()
+                log.info("worker process %d took over from %d", child.process.pid, old.process.pid)
             self._see_whether_renewed()
         if not self._was_ready and all(one.current and one.current.ready for one in self.slots):
             self._was_ready = True
