@@ -79,6 +79,8 @@ class Member:
     tenant: str
     abilities: list[tuple[bytes, float]] = field(default_factory=list)
     owes: list[bytes] = field(default_factory=list)
+    owed: dict[bytes, Work] = field(default_factory=dict)
+    """Which work it was: a dead letter comes back under its old handle, as another one."""
     choked: bool = False
     asleep: bool = False
     told: list[tuple[str, bytes]] = field(default_factory=list)
@@ -359,6 +361,8 @@ class Model:
             if handle not in member.owes:
                 return "stranger"
             member.owes.remove(handle)
+            if work is not member.owed[handle]:
+                work = None
             if work is not None:
                 work.banned.pop(member, None)
             if work is None or work.state == "running":
@@ -511,6 +515,7 @@ class Model:
     def owe(self, member: Member, work: Work) -> None:
         if work.handle not in member.owes:
             member.owes.append(work.handle)
+        member.owed[work.handle] = work
 
     def lose(self, work: Work) -> None:
         work.holder = None
