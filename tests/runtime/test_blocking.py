@@ -417,7 +417,7 @@ def test_no_server_at_all_names_each_and_why() -> None:
     with pytest.raises(ConnectionLost) as caught:
         connect_blocking(["127.0.0.1:1", "gearman://[::1]:1"], timeout=PATIENCE)
     assert re.fullmatch(
-        r"no connection to 127\.0\.0\.1:1: .+, \[::1\]:1: .+; is a server running there\?",
+        r"none of 2 servers can be reached: (no connection to \S+:1: .+; is a server .+){2}",
         str(caught.value),
     )
     assert isinstance(caught.value.__cause__, OSError)
@@ -469,7 +469,7 @@ def test_server_that_never_accepts_is_given_up_in_time() -> None:
 
 def test_server_that_goes_away_loses_the_jobs_under_way() -> None:
     with server_in_thread() as (address,):
-        client = connect_blocking(address, timeout=PATIENCE)
+        client = connect_blocking(address, timeout=PATIENCE, patience=0)
         job = client.job("f", b"")
     with pytest.raises(JobLost) as caught:
         job.result()
@@ -477,7 +477,7 @@ def test_server_that_goes_away_loses_the_jobs_under_way() -> None:
     assert isinstance(caught.value.__cause__, ConnectionLost)
     assert list(job) == []
     for _ in range(2):
-        with pytest.raises(ConnectionLost, match=r"closed the connection|broke") as refused:
+        with pytest.raises(ConnectionLost, match=r"closed the|broke|no connection to") as refused:
             client.submit("f", b"")
         assert not refused.value.in_doubt
     client.close()

@@ -153,7 +153,8 @@ def open_client(servers: Servers, *, timeout: float = PATIENCE) -> BlockingClien
     refusals: list[tuple[Address, str]] = []
     for address in servers.addresses:
         try:
-            client = connect_blocking(address, timeout=timeout)
+            # A command that lost its server says so, instead of waiting for it.
+            client = connect_blocking(address, timeout=timeout, patience=0)
         except ConnectionLost as error:
             refusals.append((address, reason(error)))
             continue
@@ -175,7 +176,7 @@ def each_server(servers: Servers) -> Iterator[BlockingClient]:
     refusals: list[tuple[Address, str]] = []
     for address in servers.addresses:
         try:
-            client = connect_blocking(address, timeout=PATIENCE)
+            client = connect_blocking(address, timeout=PATIENCE, patience=0)
         except ConnectionLost as error:
             refusals.append((address, reason(error)))
             continue

@@ -23,7 +23,7 @@ from trigear.cli.report import Failure, Status, line_for
 from trigear.cli.tables import plain, shown
 from trigear.cli.top import COLUMNS, look, rows_of
 from trigear.cli.values import spell_duration
-from trigear.errors import TrigearError
+from trigear.errors import ConnectionLost, TrigearError
 from trigear.model import counted
 from trigear.runtime.blocking import connect_blocking
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from trigear.cli.connecting import Servers
     from trigear.cli.tables import Cell
     from trigear.cli.top import Look
+    from trigear.runtime.blocking import BlockingClient
 
 FURNITURE: Final = 5
 """Lines of the screen that are no rows: above, the heads of the columns, and below."""
@@ -113,8 +114,7 @@ class View:
         try:
             if self.trouble:
                 self.client.close()
-                places = self.servers.addresses
-                self.client = connect_blocking(places, timeout=min(PATIENCE, self.interval))
+                self.client = self.connect()
             fresh = self.ask()
         except (TrigearError, Failure, TimeoutError) as error:
             self.trouble = line_for(error)
@@ -123,6 +123,17 @@ class View:
         self.before = None if self.trouble else self.after
         self.after = fresh
         self.trouble = ""
+
+    def connect(self) -> BlockingClient:
+        """A client of the first server that answers, without a remark about the others."""
+        failure: ConnectionLost | None = None
+        for address in self.servers.addresses:
+            try:
+                return connect_blocking(address, timeout=min(PATIENCE, self.interval), patience=0)
+            except ConnectionLost as error:
+                failure = error
+        assert failure is not None, "there is a server to ask"
+        raise failure
 
     def picture(self) -> Group:
         rows = rows_of(self.before, self.after)

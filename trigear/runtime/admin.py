@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from trigear.model import Priority, public
 from trigear.protocol import dead_talks, schedule_talks, talks
-from trigear.runtime.client import PATIENCE, connect
+from trigear.runtime.backoff import PATIENCE
+from trigear.runtime.client import connect
 from trigear.runtime.talking import hold
 from trigear.runtime.values import as_priority
 

@@ -14,6 +14,9 @@ LEAST: Final = 0.1
 MOST: Final = 30.0
 """Seconds between two attempts, at most."""
 
+PATIENCE: Final = 10.0
+"""Seconds that a call waits for a server while all are down: what a restart takes, amply."""
+
 STEADY_SECONDS: Final = 10.0
 """A connection that lived so long was no mistake: the next one is tried soon. One that ended before
 does not count as success, or a server that hangs up on everybody would be called without end."""

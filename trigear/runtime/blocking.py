@@ -15,6 +15,8 @@ it would mean with the client for Trio:
 call                       running out of time means
 =========================  ========================================================================
 ``connect_blocking``       the attempt to connect is given up, and the next server is tried
+a call that connects       as ``ConnectionLost``: nothing was sent
+again
 ``submit``                 you stop waiting; the job may have been sent, and may run
 ``submit_background``      whether the server has the job is unknown; submit it again with the same
                            ``unique`` to be sure
@@ -28,173 +30,86 @@ iterating over a job       nothing is lost: go on iterating
 ``result`` of the client   you stop asking; ask again
 =========================  ========================================================================
 
-The connection stays usable in each case. When it breaks, it stays broken: connect again.
+The connection stays usable in each case. When one breaks, jobs that were under way on it are lost,
+see :class:`~trigear.JobLost`, and the next call connects again. Nothing is submitted twice, unless
+``resubmit`` asks for it.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from trigear.errors import JobFailed, JobLost, JobRaised, LocalProtocolError
+from trigear.errors import ConnectionLost, JobLost
 from trigear.model import Priority, public
 from trigear.protocol import events, schedule_talks
-from trigear.runtime.blocking_link import Waiting, open_blocking_link
-from trigear.runtime.order import SCHEDULE_IN_DOUBT, schedule_order
+from trigear.protocol.choice import home_of
+from trigear.protocol.client import ClientConnection
+from trigear.runtime.address import Address, as_address
+from trigear.runtime.backoff import PATIENCE
+from trigear.runtime.blocking_job import BlockingJob
+from trigear.runtime.blocking_link import Waiting
+from trigear.runtime.blocking_pool import BlockingPool, lot
+from trigear.runtime.greeting import greeting
+from trigear.runtime.order import (
+    IN_DOUBT,
+    SCHEDULE_IN_DOUBT,
+    Order,
+    background,
+    schedule_order,
+    submission,
+)
 from trigear.runtime.result import Result, keeps_none, pauses, result_in
 from trigear.runtime.talking import hold_blocking
 from trigear.runtime.values import (
     JobStatus,
-    again,
     as_data,
     as_name,
-    as_priority,
-    epoch_of,
+    lines_in,
     shown,
+    status_in,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import random
+    from collections.abc import Callable, Iterable
     from datetime import datetime
     from types import TracebackType
     from zoneinfo import ZoneInfo
 
     from trigear.protocol.asking import Request
-    from trigear.runtime.address import Address
-    from trigear.runtime.blocking_link import BlockingLink
+    from trigear.runtime.blocking_link import Crank
+    from trigear.runtime.blocking_pool import BlockingUpstream
     from trigear.runtime.values import AnyPriority
+
+__all__ = ["BlockingClient", "BlockingJob", "connect_blocking"]
 
 NOT_ACCEPTED: Final = "the server did not say that it has the job"
 
 
 @public
-class BlockingJob(Waiting):
-    """A foreground job that the server has accepted; made by :meth:`BlockingClient.job`.
-
-    Iterate over it for its updates; :meth:`result` waits for its end.
-    """
-
-    __slots__ = ("_client", "_end", "_handle", "_keep", "_parts", "_token", "_updates")
-
-    def __init__(self, client: BlockingClient, token: Request, *, keep: bool) -> None:
-        super().__init__()
-        self._client = client
-        self._token = token
-        self._handle: bytes | None = None
-        self._updates: deque[events.Update] = deque()
-        self._keep = keep
-        self._parts: list[bytes] = []
-        self._end: events.End | None = None
-
-    @property
-    def handle(self) -> bytes:
-        """The job's name at the server."""
-        assert self._handle is not None, "a job is handed out with its handle"
-        return self._handle
-
-    @property
-    def done(self) -> bool:
-        """Whether no more will be heard of the job: it ended, or the connection broke."""
-        return self._end is not None or self.failure is not None
-
-    def hear(self, event: events.OfRequest) -> bool:
-        match event:
-            case events.Created():
-                self._handle = event.handle
-                super().hear(event)
-            case events.Status():
-                # Only the newest is of interest to a reader that is behind.
-                if self._updates and isinstance(self._updates[-1], events.Status):
-                    self._updates.pop()
-                self._updates.append(event)
-            case events.Data() | events.Warning():
-                self._updates.append(event)
-                if self._keep and isinstance(event, events.Data):
-                    self._parts.append(event.data)
-            case events.Completed() | events.Failed() | events.Raised():
-                self._end = event
-                return True
-            case _:
-                return super().hear(event)
-        return False
-
-    def __iter__(self) -> BlockingJob:
-        return self
-
-    def __next__(self) -> events.Update:
-        """The next Status, Data or Warning, until the job is over, however it ended.
-
-        Raises:
-            TimeoutError: none came within the client's time. Nothing is lost: go on.
-        """
-        self._client._link.wait_for(
-            lambda: bool(self._updates) or self.done,
-            self._client._until(),
-            f"nothing was heard of job {shown(self.handle)}",
-        )
-        if not self._updates:
-            raise StopIteration
-        return self._updates.popleft()
-
-    def arrived(self) -> list[events.Update]:
-        """The updates that have come and were not iterated over yet; waits for nothing."""
-        found = list(self._updates)
-        self._updates.clear()
-        return found
-
-    def result(self) -> bytes:
-        """Wait for the end of the job.
-
-        Returns:
-            All its data, and what it completed with. Without ``keep``, only the latter.
-
-        Raises:
-            JobFailed: it failed.
-            JobRaised: it raised an exception.
-            JobLost: the connection broke before the end was known; the job may still run.
-            TimeoutError: it did not end within the client's time. Nothing is lost: ask again.
-        """
-        return self._result(self._client._until())
-
-    def _result(self, until: float | None) -> bytes:
-        late = f"job {shown(self.handle)} did not end"
-        self._client._link.wait_for(lambda: self.done, until, late)
-        match self._end:
-            case events.Completed(data=data):
-                return b"".join([*self._parts, data])
-            case events.Failed():
-                raise JobFailed(self.handle)
-            case events.Raised(data=data):
-                raise JobRaised(self.handle, data)
-            case None:
-                assert self.failure is not None
-                raise JobLost(self.handle) from again(self.failure)
-
-    def forget(self) -> None:
-        """Stop waiting for the job: what still comes of it is dropped.
-
-        It may run; a trigear server drops it if it has not started and nobody else waits for it.
-        """
-        self._client._link.forget(self._token)
-
-
-@public
 class BlockingClient:
-    """A connection to a server that submits jobs, for one thread at a time.
+    """A submitter of jobs, connected to one server or several, for one thread at a time.
 
     Made by :func:`connect_blocking`. ``timeout`` is how many seconds each call may take, None for
     any time; set it whenever you like.
     """
 
-    def __init__(self, link: BlockingLink, timeout: float | None) -> None:
+    def __init__(self, pool: BlockingPool, timeout: float | None) -> None:
         self.timeout = timeout
-        self._link = link
+        self._pool = pool
 
     @property
     def address(self) -> Address:
-        """Where the server is."""
-        return self._link.address
+        """Where the server is; of several, the one that was asked last."""
+        return self._pool.latest.address
+
+    @property
+    def crank(self) -> Crank:
+        """What moves the bytes of all connections."""
+        return self._pool.crank
 
     # Jobs
 
@@ -205,36 +120,31 @@ class BlockingClient:
         *,
         unique: str | bytes = b"",
         priority: AnyPriority = Priority.NORMAL,
+        resubmit: bool = False,
     ) -> bytes:
         """Submit a job and wait for its end.
 
-        Args:
-            function: what the workers that can do it call it.
-            workload: what the worker is given.
-            unique: submissions to one function with the same unique become one job; ``-`` stands
-                for the workload itself, nothing for no such joining.
-            priority: jobs of higher priority are taken first: high, normal or low.
-
-        Returns:
-            All the data that the job sent, and what it completed with.
+        Arguments, result and errors are those of :meth:`trigear.Client.submit`.
 
         Raises:
-            JobFailed: the job failed.
-            JobRaised: the job raised an exception in its worker.
-            JobLost: the connection broke while the job was under way.
-            Refused: the server did not accept the job.
-            ConnectionLost: the connection broke before the server said that it has the job.
             TimeoutError: the job did not end in time; you stop waiting, it may run.
-            LocalProtocolError: a name that cannot be sent, or the client is closed.
-            TypeError: the workload is not bytes.
-            ValueError: there is no such priority.
+            LocalProtocolError: also if the client is closed.
         """
-        until = self._until()
-        job = self._submit(function, workload, unique, priority, keep=True, until=until)
-        try:
-            return job._result(until)
-        finally:
-            job.forget()
+        until = self.until()
+        order = Order.of(function, workload, unique, priority, resubmit=resubmit)
+        while True:
+            try:
+                job = self._submit(order, keep=True, until=until)
+                try:
+                    return job._result(until)
+                finally:
+                    job.forget()
+            except JobLost:
+                if not resubmit:
+                    raise
+            except ConnectionLost as error:
+                if not (resubmit and error.in_doubt):
+                    raise
 
     def submit_background(
         self,
@@ -245,42 +155,36 @@ class BlockingClient:
         priority: AnyPriority = Priority.NORMAL,
         at: datetime | float | None = None,
         delay: float | None = None,
+        resubmit: bool = False,
     ) -> bytes:
         """Submit a job that goes on without us.
 
-        Args:
-            at: when it may begin, as a ``datetime`` with a time zone or in seconds since 1970;
-                whole seconds, rounded up.
-            delay: the same, in seconds from now by this machine's clock.
-
-        The other arguments are those of :meth:`submit`. A job with a time has normal priority.
+        The arguments are those of :meth:`submit` and of :meth:`trigear.Client.submit_background`.
 
         Returns:
             The job's handle.
 
         Raises:
-            Refused: the server did not accept the job.
-            ConnectionLost: the connection broke before the server said that it has the job.
             TimeoutError: the server did not answer in time; whether it has the job is unknown.
-            LocalProtocolError: a name that cannot be sent, a time that is none, a time together
-                with a priority, or the client is closed.
-            TypeError: the workload is not bytes.
-            ValueError: there is no such priority.
+            Refused, ConnectionLost, LocalProtocolError, TypeError, ValueError: as there.
         """
-        name, data, key = as_name(function), as_data(workload), as_name(unique)
-        rank, epoch = as_priority(priority), epoch_of(at, delay)
-        self._link.check()
-        if epoch is None:
-            token = self._link.machine.submit(
-                name, data, unique=key, priority=rank, background=True
-            )
-        elif rank is Priority.NORMAL:
-            token = self._link.machine.submit_at(name, data, epoch, unique=key)
-        else:
-            raise LocalProtocolError("a job with a time of its own always has normal priority")
-        reply = self._ask(token, NOT_ACCEPTED)
-        assert isinstance(reply, events.Created)
-        return reply.handle
+        order = Order.of(function, workload, unique, priority, resubmit=resubmit)
+        epoch, until = order.epoch(at, delay), self.until()
+        while True:
+            try:
+                reply = self._ask(
+                    lambda machine: background(order, machine, epoch),
+                    home=order.home(self._pool),
+                    late=NOT_ACCEPTED,
+                    doubt=IN_DOUBT,
+                    until=until,
+                )
+            except ConnectionLost as error:
+                if not (resubmit and error.in_doubt):
+                    raise
+            else:
+                assert isinstance(reply, events.Created)
+                return reply.handle
 
     def schedule(
         self,
@@ -308,11 +212,13 @@ class BlockingClient:
         fields = order.fields()
         if fields is None:
             return hold_blocking(self.admin, schedule_talks.add(order))
-        self._link.check()
-        token = self._link.machine.submit_schedule(
-            order.function, order.workload, fields, unique=order.unique
+        reply = self._ask(
+            lambda machine: machine.submit_schedule(
+                order.function, order.workload, fields, unique=order.unique
+            ),
+            late="the server did not say that it has the schedule",
+            doubt=SCHEDULE_IN_DOUBT,
         )
-        reply = self._ask(token, SCHEDULE_IN_DOUBT)
         assert isinstance(reply, events.Created)
         return reply.handle
 
@@ -335,77 +241,96 @@ class BlockingClient:
         The other arguments are those of :meth:`submit`.
 
         Raises:
-            Refused: the server did not accept the job.
-            ConnectionLost: the connection broke before the server said that it has the job.
             TimeoutError: the server did not answer in time; whether it has the job is unknown.
-            LocalProtocolError: a name that cannot be sent, or the client is closed.
-            TypeError: the workload is not bytes.
-            ValueError: there is no such priority.
+            Refused, ConnectionLost, LocalProtocolError, TypeError, ValueError: as there.
         """
-        return self._submit(function, workload, unique, priority, keep=keep, until=self._until())
+        order = Order.of(function, workload, unique, priority)
+        return self._submit(order, keep=keep, until=self.until())
 
     # Questions
 
     def status(self, handle: str | bytes) -> JobStatus:
         """Ask about a job by its handle.
 
+        Of several servers, those that are up are asked in turn until one knows the job.
+
         Raises:
-            ConnectionLost: the connection broke before the answer came.
+            ConnectionLost: the connection broke before the answer came; or a server is down and
+                the others do not know the job.
             TimeoutError: the answer did not come in time.
         """
-        self._link.check()
-        reply = self._ask(self._link.machine.get_status(as_name(handle)))
-        assert isinstance(reply, events.StatusResult)
-        return JobStatus(reply.known, reply.running, reply.numerator, reply.denominator)
+        name = as_name(handle)
+        return self._look_for(None, lambda machine: machine.get_status(name))
 
     def status_of_unique(self, unique: str | bytes) -> JobStatus:
-        """Ask about a job by its unique.
+        """Ask about a job by its unique; else as :meth:`status`.
 
         Raises:
-            ConnectionLost: the connection broke before the answer came.
+            ConnectionLost, TimeoutError: as :meth:`status`.
             Refused: the server cannot be asked this.
-            TimeoutError: the answer did not come in time.
         """
-        self._link.check()
-        reply = self._ask(self._link.machine.get_status_unique(as_name(unique)))
-        assert isinstance(reply, events.UniqueStatusResult)
-        return JobStatus(
-            reply.known, reply.running, reply.numerator, reply.denominator, reply.clients
-        )
+        name = as_name(unique)
+        home = home_of(name, b"", len(self._pool.upstreams))
+        return self._look_for(home, lambda machine: machine.get_status_unique(name))
+
+    def _look_for(self, start: int | None, ask: Callable[[ClientConnection], Request]) -> JobStatus:
+        """Ask one server after the other about a job, until one knows it."""
+        until = self.until()
+        self._pool.pick(start, until, self.timeout)
+        answer = JobStatus(False, False, 0, 0)
+        down: ConnectionLost | None = None
+        for upstream in self._pool.walk(start):
+            if not self._pool.settled(upstream, until, self.timeout):
+                down = upstream.failure
+                continue
+            answer = status_in(self._reply(upstream, ask, until=until))
+            if answer.known:
+                return answer
+        if down is not None:
+            raise ConnectionLost(f"{down}; the others do not know the job") from down
+        return answer
 
     def result(self, handle: str | bytes, *, wait: bool = False) -> Result:
-        """Ask what became of a job, and for its result.
-
-        Servers remember the outcome of each job for a while. Results are kept where the function's
-        settings say so, see ``keep-results``.
-
-        Args:
-            handle: the job's name at the server.
-            wait: whether to wait until the job is over, or unknown. The server is asked again and
-                again for that, twenty times a second at first and once a second in the end.
+        """Ask what became of a job, and for its result, as :meth:`trigear.Client.result` does.
 
         Raises:
-            Refused: the result is kept, but cannot be read now.
-            ConnectionLost: the connection broke before the answer came.
-            LocalProtocolError: the server is none of trigear's.
             TimeoutError: the answer, or the end that was waited for, did not come in time. Nothing
                 is lost: ask again.
         """
-        link, name, until = self._link, as_name(handle), self._until()
+        name, until = as_name(handle), self.until()
         pause = pauses()
         while True:
-            link.check()
-            if not link.machine.extended:
-                # It may not have said yet that it is; what it says is in order.
-                self._ask(link.machine.echo(b""))
-                if not link.machine.extended:
-                    raise keeps_none(self.address)
-            reply = self._ask(link.machine.get_result(name), until=until)
-            assert isinstance(reply, events.ResultTold)
-            result = result_in(reply)
+            result = self._result(name, until)
             if result.settled or not wait:
                 return result
             self._linger(next(pause), until, f"job {shown(name)} did not end")
+
+    def _result(self, name: bytes, until: float | None) -> Result:
+        self._pool.pick(None, until, self.timeout)
+        answer: Result | None = None
+        plain: BlockingUpstream | None = None
+        down: ConnectionLost | None = None
+        for upstream in self._pool.walk(None):
+            if not self._pool.settled(upstream, until, self.timeout):
+                down = upstream.failure
+                continue
+            if not upstream.machine.extended:
+                # It may not have said yet that it is; what it says is in order.
+                self._reply(upstream, lambda machine: machine.echo(b""), until=until)
+                if not upstream.machine.extended:
+                    plain = upstream
+                    continue
+            reply = self._reply(upstream, lambda machine: machine.get_result(name), until=until)
+            assert isinstance(reply, events.ResultTold)
+            answer = result_in(reply)
+            if answer.known:
+                return answer
+        if down is not None:
+            raise ConnectionLost(f"{down}; the others do not know the job") from down
+        if answer is None:
+            assert plain is not None, "there is a server, and it is up"
+            raise keeps_none(plain.address)
+        return answer
 
     def _linger(self, seconds: float, until: float | None, late: str) -> None:
         """Let time pass, and take in what arrives for others meanwhile.
@@ -415,56 +340,52 @@ class BlockingClient:
         """
         end = time.monotonic() + seconds
         if until is not None and end > until:
-            self._link.wait_for(lambda: False, until, late)
+            self.crank.wait_for(lambda: False, until, late, self.address)
         while (left := end - time.monotonic()) > 0:
-            self._link.turn(left)
-            self._link.check()
+            self.crank.turn(left)
+            if not self._pool.any_up():
+                return  # the next question says so, or finds another
 
     def echo(self, data: bytes) -> bytes:
-        """Have the server send the same bytes back: it is alive, and has read all before them.
+        """Have a server send the same bytes back: it is alive, and has read all before them.
 
         Raises:
-            ConnectionLost: the connection broke before the answer came.
+            ConnectionLost: no server can be reached, or the connection broke before the answer.
             TimeoutError: the answer did not come in time.
         """
-        self._link.check()
-        reply = self._ask(self._link.machine.echo(as_data(data)))
+        sent = as_data(data)
+        reply = self._ask(lambda machine: machine.echo(sent))
         assert isinstance(reply, events.Echoed)
         return reply.data
 
     def admin(self, line: str | bytes) -> list[str]:
-        """Give a text command, such as ``status``.
-
-        Returns:
-            The lines of the answer, without the dot that closes a list.
+        """Give a text command, as :meth:`trigear.Client.admin` does.
 
         Raises:
-            Refused: the server answered with an `ERR` line.
-            ConnectionLost: the connection broke before the answer was complete.
-            LocalProtocolError: this is no line.
             TimeoutError: the answer did not come in time; the command may have been carried out.
         """
-        self._link.check()
-        reply = self._ask(self._link.machine.command(as_name(line)))
-        assert isinstance(reply, events.Answer)
-        return [answer.decode("utf-8", "surrogateescape") for answer in reply.lines]
+        command = as_name(line)
+        doubt = "whether the command was carried out is unknown"
+        return lines_in(self._ask(lambda machine: machine.command(command), doubt=doubt))
 
     def wait(self) -> None:
-        """Wait until the server says anything, of whichever job; see :meth:`BlockingJob.arrived`.
+        """Wait until a server says anything, of whichever job; see :meth:`BlockingJob.arrived`.
 
         Raises:
-            ConnectionLost: the connection broke.
+            ConnectionLost: no connection is left.
             TimeoutError: nothing came within the client's time.
         """
-        self._link.check()
-        if not self._link.turn(self.timeout):
-            raise TimeoutError(f"nothing was heard in time: {self._link.address}")
+        self.crank.check()
+        if not self._pool.any_up():
+            raise self._pool.nobody()
+        if not self.crank.turn(self.timeout):
+            raise TimeoutError(f"nothing was heard in time: {self.address}")
 
     # The connection
 
     def close(self) -> None:
-        """Hang up. The server drops jobs that nobody waits for any more, unless they run."""
-        self._link.close()
+        """Hang up. Servers drop jobs that nobody waits for any more, unless they run."""
+        self.crank.close()
 
     def __enter__(self) -> BlockingClient:
         return self
@@ -477,44 +398,57 @@ class BlockingClient:
     ) -> None:
         self.close()
 
-    def _submit(
-        self,
-        function: str | bytes,
-        workload: bytes,
-        unique: str | bytes,
-        priority: AnyPriority,
-        *,
-        keep: bool,
-        until: float | None,
-    ) -> BlockingJob:
-        self._link.check()
-        token = self._link.machine.submit(
-            as_name(function),
-            as_data(workload),
-            unique=as_name(unique),
-            priority=as_priority(priority),
-        )
-        job = BlockingJob(self, token, keep=keep)
-        self._link.listen(token, job)
+    def until(self) -> float | None:
+        """When the time of a call is up that begins now, by the monotonic clock."""
+        return None if self.timeout is None else time.monotonic() + self.timeout
+
+    def _submit(self, order: Order, *, keep: bool, until: float | None) -> BlockingJob:
+        upstream = self._pool.pick(order.home(self._pool), until, self.timeout)
+        assert upstream.link is not None, "picked because it is up"
+        token = submission(order, upstream.machine)
+        job = BlockingJob(self, upstream.link, token, keep=keep)
+        upstream.link.listen(token, job)
         try:
-            self._link.reply(job, until, NOT_ACCEPTED)
+            self.crank.wait_for(lambda: job.told, until, NOT_ACCEPTED, upstream.address)
+            job.reply()
         except BaseException:
-            self._link.forget(token)
+            job.forget()
             raise
         return job
 
     def _ask(
-        self, token: Request, late: str = "no answer came", until: float | None = None
+        self,
+        ask: Callable[[ClientConnection], Request],
+        *,
+        home: int | None = None,
+        late: str = "no answer came",
+        doubt: str = "",
+        until: float | None = None,
     ) -> events.OfRequest:
-        waiting = Waiting()
-        self._link.listen(token, waiting)
-        try:
-            return self._link.reply(waiting, until or self._until(), late)
-        finally:
-            self._link.forget(token)
+        """Ask the server that is to be asked, and wait for its reply."""
+        until = until or self.until()
+        upstream = self._pool.pick(home, until, self.timeout)
+        return self._reply(upstream, ask, late=late, doubt=doubt, until=until)
 
-    def _until(self) -> float | None:
-        return None if self.timeout is None else time.monotonic() + self.timeout
+    def _reply(
+        self,
+        upstream: BlockingUpstream,
+        ask: Callable[[ClientConnection], Request],
+        *,
+        late: str = "no answer came",
+        doubt: str = "",
+        until: float | None = None,
+    ) -> events.OfRequest:
+        """Ask this server, and wait for its reply."""
+        assert upstream.link is not None, "picked because it is up"
+        link, waiting = upstream.link, Waiting(doubt)
+        token = ask(link.machine)
+        link.listen(token, waiting)
+        try:
+            self.crank.wait_for(lambda: waiting.told, until, late, link.address)
+            return waiting.reply()
+        finally:
+            link.forget(token)
 
 
 @public
@@ -523,33 +457,45 @@ def connect_blocking(
     *,
     timeout: float | None = None,
     client_id: str | None = None,
+    patience: float = PATIENCE,
+    rng: random.Random | None = None,
 ) -> BlockingClient:
-    """Connect to a server that jobs shall be submitted to, without Trio.
+    """Connect to the servers that jobs shall be submitted to, without Trio.
+
+    Of several servers a submission with a unique goes to the one that the unique chooses, by the
+    formula of Perl's client over the addresses in their order; so clients with the same list agree.
+    Everything else goes to one server, drawn by lot. A server that is down is replaced by the next
+    one in the list, until it is up again. Connections are made when they are first needed, and
+    made again by the next call when they have broken.
 
     Args:
         servers: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`; or several of
-            them, which are tried in their order.
+            them.
         timeout: seconds that each attempt to connect and each call may take; None for any time.
-        client_id: what the server's list of connections calls this one; one word.
+        client_id: what the servers' lists of connections call this one; one word.
+        patience: seconds that a call waits for a server while all of them are down, within its
+            time, before it raises ConnectionLost; 0 to raise at once.
+        rng: where the lot comes from.
 
     Returns:
-        The connection; ``with`` closes it.
+        The client; ``with`` closes it.
 
     Raises:
         ConnectionLost: nobody answers at any of them.
         ConfigError: this is no address.
         LocalProtocolError: the client id is not one word.
+        ValueError: the patience is negative.
     """
-    link = open_blocking_link(servers, timeout)
+    if math.isnan(patience) or patience < 0:
+        raise ValueError(f"patience={patience}: a number of seconds is needed")
+    several = [servers] if isinstance(servers, str | Address) else list(servers)
+    places = [as_address(one) for one in several]
+    greet = partial(greeting, None if client_id is None else as_name(client_id))
+    greet(ClientConnection())  # who has no proper name shall hear of it here
+    pool = BlockingPool(places, greet, patience=patience, rng=lot if rng is None else rng.random)
     try:
-        if client_id is not None:
-            link.machine.set_client_id(as_name(client_id))
-        # Without the first option a job that raises looks like one that fails, without the second a
-        # server does not hear that nobody waits for a job any more. Those that do not know them say
-        # so; then that is how it is.
-        link.machine.abandon(link.machine.option(b"exceptions"))
-        link.machine.abandon(link.machine.extend())
+        pool.begin(timeout)
     except BaseException:
-        link.close()
+        pool.crank.close()
         raise
-    return BlockingClient(link, timeout)
+    return BlockingClient(pool, timeout)

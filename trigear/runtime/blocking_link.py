@@ -1,32 +1,36 @@
-"""One connection to a server without Trio: a socket, a machine, and a crank.
+"""Connections to servers without Trio: a socket and a machine each, and one crank for all.
 
-Whoever waits turns the crank, :meth:`BlockingLink.turn`: send what the socket takes, read what has
-come, hand each event to the request it belongs to. So waiting for one answer takes in what arrives
-for others, and a peer that stops reading until it is read from never stands against a caller who
-does the same.
+Whoever waits turns the crank, :meth:`Crank.turn`: send what the sockets take, read what has come,
+hand each event to the request it belongs to. So waiting for one answer takes in what arrives for
+others, and a peer that stops reading until it is read from never stands against a caller who does
+the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from trigear.errors import ConfigError, ConnectionLost, LocalProtocolError, Refused
+from trigear.errors import ConnectionLost, LocalProtocolError, Refused
 from trigear.protocol import events
 from trigear.protocol.client import ClientConnection, Submission
-from trigear.runtime.address import Address, as_address
-from trigear.runtime.values import again, breach, words_for
+from trigear.runtime.values import breach, in_doubt, words_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
 
     from trigear.protocol.asking import Request
+    from trigear.runtime.address import Address
 
 CHUNK: Final = 65536
 """Bytes asked of the socket at a time."""
+
+SWEEPS: Final = 64
+"""Looks before a call, at most, at what has come since the last one."""
 
 LONGEST: Final = 1e6
 """Seconds that the system can count for us while we wait; eleven days are as good as any time."""
@@ -38,11 +42,17 @@ _Selector: Final[type[selectors.BaseSelector]] = getattr(
 
 
 class Waiting:
-    """One who waits for the reply to a request."""
+    """One who waits for the reply to a request.
 
-    __slots__ = ("event", "failure")
+    Args:
+        doubt: what is unknown if the connection breaks before the reply has come; nothing, if
+            that does not matter.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("doubt", "event", "failure")
+
+    def __init__(self, doubt: str = "") -> None:
+        self.doubt = doubt
         self.event: events.OfRequest | None = None
         self.failure: ConnectionLost | None = None
 
@@ -55,39 +65,135 @@ class Waiting:
         """Hear that there will be no more events."""
         self.failure = failure
 
+    @property
+    def told(self) -> bool:
+        """Whether there is a reply, or will be none."""
+        return self.event is not None or self.failure is not None
 
-class BlockingLink:
-    """A connection to a server, for one thread at a time.
+    def reply(self) -> events.OfRequest:
+        """The reply that has come.
 
-    ``machine`` is the protocol's state: ask it, :meth:`listen`, then :meth:`wait_for` the answer.
-    ``address`` is the server's.
-    """
+        Raises:
+            Refused: the server answered ERROR.
+            ConnectionLost: the connection broke before the reply came.
+        """
+        if self.event is None:
+            assert self.failure is not None, "asked before anything came"
+            raise in_doubt(self.failure, self.doubt)
+        if isinstance(self.event, events.Refused):
+            raise Refused(self.event.code, self.event.text)
+        return self.event
 
-    def __init__(self, link: socket.socket, address: Address) -> None:
-        self.machine = ClientConnection()
-        self.address = address
-        self._socket = link
-        self._waiting: dict[Request, Waiting] = {}
-        self._failure: ConnectionLost | None = None
-        self._closed = False
-        self._unsent = memoryview(b"")
-        self._send_error: OSError | None = None
-        self._watched = selectors.EVENT_READ
+
+class Crank:
+    """Moves what goes over the connections of one client, when it is turned; for one thread at a
+    time."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._links: list[BlockingLink] = []
         self._selector = _Selector()
-        self._selector.register(link, self._watched)
         self._turning = threading.Lock()
 
     def check(self) -> None:
-        """Raise the reason if the connection is over.
+        """Raise LocalProtocolError if the client was closed."""
+        if self.closed:
+            raise LocalProtocolError("this client is closed: connect again")
+
+    def add(self, link: BlockingLink) -> None:
+        self._links.append(link)
+        self._selector.register(link.socket, link.watched, link)
+
+    def remove(self, link: BlockingLink) -> None:
+        self._links.remove(link)
+        self._selector.unregister(link.socket)
+
+    def wait_for(
+        self, over: Callable[[], bool], until: float | None, late: str, where: Address
+    ) -> None:
+        """Turn until it is over.
 
         Raises:
-            ConnectionLost: it broke.
-            LocalProtocolError: it was closed.
+            TimeoutError: it is not, and the time is up; ``late`` says what did not happen.
         """
-        if self._closed:
-            raise LocalProtocolError("this client is closed: connect again")
-        if self._failure is not None:
-            raise again(self._failure)
+        left = None if until is None else until - time.monotonic()
+        last = False
+        while not over():
+            if last:
+                raise TimeoutError(f"{late} in time: {where}")
+            # What has arrived by now counts, however late it is looked at.
+            last = left is not None and left <= 0
+            self.turn(left)
+            left = None if until is None else until - time.monotonic()
+
+    def turn(self, patience: float | None) -> bool:
+        """Turn once: send, wait for the sockets, receive, deliver.
+
+        Returns:
+            Whether anything moved within the patience, in seconds.
+        """
+        with self._alone():
+            for link in self._links:
+                if link.wants_to_be_watched():
+                    self._selector.modify(link.socket, link.watched, link)
+            endless = patience is None or patience > LONGEST
+            return self._receive(None if endless else patience)
+
+    def sweep(self) -> None:
+        """Take in what has come since the last turn: it may be that a server hung up."""
+        with self._alone():
+            for _ in range(SWEEPS):
+                if not self._receive(0):
+                    break
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.check()
+        if not self._turning.acquire(blocking=False):
+            raise LocalProtocolError(
+                "two threads use this client at once: connect once in each thread"
+            )
+        try:
+            yield
+        finally:
+            self._turning.release()
+
+    def _receive(self, patience: float | None) -> bool:
+        ready = self._selector.select(patience)
+        for key, mask in ready:
+            if mask & selectors.EVENT_READ:
+                key.data.receive()
+        return bool(ready)
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        if not self.closed:
+            self.closed = True
+            self._selector.close()
+            for link in self._links:
+                link.socket.close()
+            self._links.clear()
+
+
+class BlockingLink:
+    """A connection to a server.
+
+    ``machine`` is the protocol's state: ask it, :meth:`listen`, then turn the crank until the
+    answer is there. ``address`` is the server's. ``failure`` says why the connection ended, or is
+    None while it lives.
+    """
+
+    def __init__(self, link: socket.socket, address: Address, crank: Crank) -> None:
+        self.machine = ClientConnection()
+        self.address = address
+        self.socket = link
+        self.watched = selectors.EVENT_READ
+        self.failure: ConnectionLost | None = None
+        self._crank = crank
+        self._waiting: dict[Request, Waiting] = {}
+        self._unsent = memoryview(b"")
+        self._send_error: OSError | None = None
+        crank.add(self)
 
     def listen(self, token: Request, waiting: Waiting) -> None:
         """Hand on what is heard of a request until its last event, or until it is forgotten."""
@@ -99,86 +205,25 @@ class BlockingLink:
             return
         if isinstance(token, Submission):
             self.machine.detach(token)
-            if not self._closed:
+            if not self._crank.closed:
                 self._send()
         else:
             self.machine.abandon(token)
 
-    def reply(self, waiting: Waiting, until: float | None, late: str) -> events.OfRequest:
-        """Wait for the reply to a request.
-
-        Raises:
-            Refused: the server answered ERROR.
-            ConnectionLost: the connection broke before the reply came.
-            TimeoutError: it did not come in time.
-        """
-
-        def told() -> bool:
-            return waiting.event is not None or waiting.failure is not None
-
-        self.wait_for(told, until, late)
-        if waiting.event is None:
-            assert waiting.failure is not None
-            raise again(waiting.failure)
-        if isinstance(waiting.event, events.Refused):
-            raise Refused(waiting.event.code, waiting.event.text)
-        return waiting.event
-
-    def wait_for(self, over: Callable[[], bool], until: float | None, late: str) -> None:
-        """Turn the crank until it is over.
-
-        Raises:
-            TimeoutError: it is not, and the time is up; ``late`` says what did not happen.
-        """
-        left = None if until is None else until - time.monotonic()
-        last = False
-        while not over():
-            if last:
-                raise TimeoutError(f"{late} in time: {self.address}")
-            # What has arrived by now counts, however late it is looked at.
-            last = left is not None and left <= 0
-            self.turn(left)
-            left = None if until is None else until - time.monotonic()
-
-    def turn(self, patience: float | None) -> bool:
-        """Turn the crank once: send, wait for the socket, receive, deliver.
-
-        Returns:
-            Whether anything moved within the patience, in seconds.
-        """
-        if self._closed:
-            raise LocalProtocolError("this client is closed: connect again")
-        if not self._turning.acquire(blocking=False):
-            raise LocalProtocolError(
-                "two threads use this client at once: connect once in each thread"
-            )
-        try:
-            self._send()
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-            if wanted != self._watched:
-                self._selector.modify(self._socket, wanted)
-                self._watched = wanted
-            endless = patience is None or patience > LONGEST
-            ready = self._selector.select(None if endless else patience)
-            if any(mask & selectors.EVENT_READ for _, mask in ready):
-                self._receive()
-            return bool(ready)
-        finally:
-            self._turning.release()
-
-    def close(self) -> None:
-        """Hang up."""
-        if not self._closed:
-            self._closed = True
-            self._selector.close()
-            self._socket.close()
+    def wants_to_be_watched(self) -> bool:
+        """Send what the socket takes; whether ``watched`` has changed by that."""
+        self._send()
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+        changed = wanted != self.watched
+        self.watched = wanted
+        return changed
 
     def _send(self) -> None:
         try:
             while self._send_error is None and (self._unsent or self.machine.out):
                 if not self._unsent:
                     self._unsent = memoryview(b"".join(self.machine.take()))
-                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+                self._unsent = self._unsent[self.socket.send(self._unsent) :]
         except BlockingIOError:
             pass
         except OSError as error:
@@ -186,9 +231,10 @@ class BlockingLink:
             self._send_error = error
             self._unsent = memoryview(b"")
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
+        """Take in what has come, and hand it on."""
         try:
-            data = self._socket.recv(CHUNK)
+            data = self.socket.recv(CHUNK)
         except BlockingIOError:
             return
         except OSError as error:
@@ -209,37 +255,13 @@ class BlockingLink:
                 del self._waiting[event.token]
 
     def _lose(self, what: str, cause: Exception | None) -> None:
-        self._failure = ConnectionLost(what)
-        self._failure.__cause__ = cause
-        in_doubt = ConnectionLost(what, in_doubt=True)
-        in_doubt.__cause__ = cause
+        self.failure = ConnectionLost(what)
+        self.failure.__cause__ = cause
+        self._crank.remove(self)
+        self.socket.close()
         for waiting in self._waiting.values():
-            waiting.lose(in_doubt)
+            waiting.lose(self.failure)
         self._waiting.clear()
-
-
-def open_blocking_link(
-    servers: str | Address | Iterable[str | Address], timeout: float | None
-) -> BlockingLink:
-    """Connect to the first of the servers that answers, within ``timeout`` seconds for each.
-
-    Raises:
-        ConnectionLost: none does.
-        ConfigError: this is no address.
-    """
-    several = [servers] if isinstance(servers, str | Address) else list(servers)
-    places = [as_address(one) for one in several]
-    if not places:
-        raise ConfigError("servers", "there is none", "name one, such as localhost:4730")
-    failures: list[tuple[Address, OSError]] = []
-    for place in places:
-        try:
-            return BlockingLink(open_socket(place, timeout), place)
-        except OSError as error:
-            failures.append((place, error))
-    tried = ", ".join(f"{place}: {why_not(error)}" for place, error in failures)
-    what = f"no connection to {tried}; is a server running there?"
-    raise ConnectionLost(what) from failures[-1][1]
 
 
 def open_socket(address: Address, timeout: float | None) -> socket.socket:

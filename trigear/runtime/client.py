@@ -21,16 +21,18 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
-from trigear.errors import ConnectionLost, JobLost, LocalProtocolError
+from trigear.errors import ConnectionLost, JobLost
 from trigear.model import Priority, public
 from trigear.protocol import events
 from trigear.protocol.choice import home_of
 from trigear.protocol.client import ClientConnection
 from trigear.runtime.address import Address, as_address
+from trigear.runtime.backoff import PATIENCE
 from trigear.runtime.batch import Batch
+from trigear.runtime.greeting import greeting
 from trigear.runtime.link import check_tls, hidden_nursery, open_stream
 from trigear.runtime.opening import Opening
-from trigear.runtime.order import Order, background, schedule_order, submission
+from trigear.runtime.order import IN_DOUBT, Order, background, schedule_order, submission
 from trigear.runtime.pool import Place, Pool, Upstream
 from trigear.runtime.result import Result, keeps_none, pauses, result_in
 from trigear.runtime.scheduling import submit_schedule
@@ -40,7 +42,8 @@ from trigear.runtime.values import (
     as_data,
     as_name,
     as_priority,
-    epoch_of,
+    lines_in,
+    status_in,
 )
 from trigear.runtime.waiting import Following, Job, Waiting
 
@@ -55,9 +58,6 @@ if TYPE_CHECKING:
 WITHOUT_TRIO: Final = (
     "Without Trio there is trigear.connect_blocking; under asyncio, call it in asyncio.to_thread"
 )
-
-PATIENCE: Final = 10.0
-"""Seconds that a call waits for a server while all are down: what a restart takes, amply."""
 
 
 @public
@@ -206,9 +206,7 @@ class Client:
         unique to be sure.
         """
         order = Order.of(function, workload, unique, priority, resubmit=resubmit)
-        epoch = epoch_of(at, delay, self._wall)
-        if epoch is not None and order.priority is not Priority.NORMAL:
-            raise LocalProtocolError("a job with a time of its own always has normal priority")
+        epoch = order.epoch(at, delay, self._wall)
         while True:
             try:
                 return await self._submit_background(order, epoch)
@@ -218,7 +216,7 @@ class Client:
 
     async def _submit_background(self, order: Order, epoch: int | None) -> bytes:
         upstream = await self._pool.pick(order.home(self._pool))
-        waiting = Waiting("whether the server has the job is unknown")
+        waiting = Waiting(IN_DOUBT)
         with upstream.listening(background(order, upstream.machine, epoch), waiting):
             reply = await waiting.reply()
         assert isinstance(reply, events.Created)
@@ -461,15 +459,7 @@ class Client:
         waiting = Waiting("whether the command was carried out is unknown")
         with upstream.listening(upstream.machine.command(command), waiting):
             reply = await waiting.reply()
-        assert isinstance(reply, events.Answer)
-        return [answer.decode("utf-8", "surrogateescape") for answer in reply.lines]
-
-
-def status_in(reply: events.OfRequest) -> JobStatus:
-    """What a server says of a job."""
-    assert isinstance(reply, events.StatusResult | events.UniqueStatusResult)
-    clients = reply.clients if isinstance(reply, events.UniqueStatusResult) else None
-    return JobStatus(reply.known, reply.running, reply.numerator, reply.denominator, clients)
+        return lines_in(reply)
 
 
 # Connecting
@@ -561,13 +551,3 @@ async def open_client(
 
     async with connect_to([Place(name, take, lasting=False)], client_id=client_id) as client:
         yield client
-
-
-def greeting(client_id: bytes | None, machine: ClientConnection) -> None:
-    """Queue what is said first on a connection."""
-    if client_id is not None:
-        machine.set_client_id(client_id)
-    # Without this option a job that raises looks like one that fails. Servers that do not know it,
-    # or know nothing of extended mode, say so; then that is how it is.
-    machine.abandon(machine.option(b"exceptions"))
-    machine.abandon(machine.extend())

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from trigear.errors import LocalProtocolError
+from trigear.model import Priority
 from trigear.protocol.choice import home_of
 from trigear.protocol.schedule_talks import ScheduleOrder
-from trigear.runtime.values import as_data, as_name, as_priority
+from trigear.runtime.values import as_data, as_name, as_priority, epoch_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
     from zoneinfo import ZoneInfo
 
-    from trigear.model import Priority
     from trigear.protocol.asking import Request
     from trigear.protocol.client import ClientConnection
+    from trigear.runtime.blocking_pool import BlockingPool
     from trigear.runtime.pool import Pool
     from trigear.runtime.values import AnyPriority
 
@@ -52,9 +57,28 @@ class Order:
             )
         return order
 
-    def home(self, pool: Pool) -> int | None:
+    def home(self, pool: Pool | BlockingPool) -> int | None:
         """The number of the server where this belongs."""
         return home_of(self.unique, self.workload, len(pool.upstreams))
+
+    def epoch(
+        self,
+        at: datetime | float | None,
+        delay: float | None,
+        wall: Callable[[], float] = time.time,
+    ) -> int | None:
+        """When it may begin, in whole seconds since 1970; None for at once.
+
+        Raises:
+            LocalProtocolError: this is no time that can be sent, or it goes with a priority.
+        """
+        epoch = epoch_of(at, delay, wall)
+        if epoch is not None and self.priority is not Priority.NORMAL:
+            raise LocalProtocolError("a job with a time of its own always has normal priority")
+        return epoch
+
+
+IN_DOUBT: Final = "whether the server has the job is unknown"
 
 
 def submission(order: Order, machine: ClientConnection) -> Request:

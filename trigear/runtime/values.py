@@ -9,14 +9,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from trigear.errors import ConnectionLost, LocalProtocolError
+from trigear.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from trigear.model import Priority, printable, public
+from trigear.protocol import events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from trigear.errors import RemoteProtocolError
 
 AnyPriority = Priority | Literal["high", "normal", "low"]
 """A priority as callers write it."""
@@ -36,6 +36,19 @@ class JobStatus:
     numerator: int | float
     denominator: int | float
     clients: int | None = None
+
+
+def status_in(reply: events.OfRequest) -> JobStatus:
+    """What a server says of a job."""
+    assert isinstance(reply, events.StatusResult | events.UniqueStatusResult)
+    clients = reply.clients if isinstance(reply, events.UniqueStatusResult) else None
+    return JobStatus(reply.known, reply.running, reply.numerator, reply.denominator, clients)
+
+
+def lines_in(reply: events.OfRequest) -> list[str]:
+    """What a server says to a text command."""
+    assert isinstance(reply, events.Answer)
+    return [line.decode("utf-8", "surrogateescape") for line in reply.lines]
 
 
 def as_name(name: str | bytes) -> bytes:
@@ -86,6 +99,22 @@ def words_for(error: OSError) -> str:
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or str(error)
     return os.strerror(error.errno)
+
+
+def in_doubt(failure: ConnectionLost, doubt: str) -> ConnectionLost:
+    """The error of a connection for who waits for a reply over it.
+
+    Args:
+        failure: why the connection ended.
+        doubt: what is unknown without the reply; nothing, if that does not matter.
+    """
+    if not doubt:
+        return again(failure)
+    # Who speaks another protocol has not understood what was asked, and that is worth saying alone.
+    is_server = not isinstance(failure.__cause__, RemoteProtocolError)
+    lost = ConnectionLost(f"{failure}; {doubt}" if is_server else str(failure), in_doubt=True)
+    lost.__cause__ = failure.__cause__
+    return lost
 
 
 def breach(name: str, error: RemoteProtocolError) -> str:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
 
-from trigear.errors import ConnectionLost, JobFailed, JobLost, JobRaised, Refused
+from trigear.errors import ConnectionLost, JobLost, Refused
 from trigear.model import public
 from trigear.protocol import events
-from trigear.runtime.values import again
+from trigear.runtime.order import IN_DOUBT
+from trigear.runtime.told import Told
+from trigear.runtime.values import again, in_doubt
 
 if TYPE_CHECKING:
     from trigear.protocol.client import ClientConnection
@@ -79,11 +81,7 @@ class Waiting:
     def _raise_failure(self) -> NoReturn:
         assert self._failure is not None, "asked before anything came"
         if isinstance(self._failure, ConnectionLost):
-            failure = again(self._failure)
-            if self._doubt:
-                failure = ConnectionLost(f"{failure}; {self._doubt}", in_doubt=True)
-                failure.__cause__ = self._failure.__cause__
-            raise failure
+            raise in_doubt(self._failure, self._doubt)
         raise trio.ClosedResourceError(*self._failure.args)
 
 
@@ -94,48 +92,35 @@ class Following(Waiting):
         keep: whether the data it sends on the way are kept for its result.
     """
 
-    __slots__ = ("_end", "_handle", "_keep", "_parts")
+    __slots__ = ("_told",)
 
     def __init__(self, *, keep: bool = True) -> None:
-        super().__init__("whether the server has the job is unknown")
-        self._handle: bytes | None = None
-        self._keep = keep
-        self._parts: list[bytes] = []
-        self._end: events.End | None = None
+        super().__init__(IN_DOUBT)
+        self._told = Told(keep=keep)
 
     @property
     def handle(self) -> bytes:
         """The job's name at the server."""
-        assert self._handle is not None, "a job is handed out with its handle"
-        return self._handle
+        return self._told.handle
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will be heard of the job."""
         refused = isinstance(self._reply, events.Refused)
-        return self._end is not None or self._failure is not None or refused
+        return self._told.end is not None or self._failure is not None or refused
 
     @property
     def is_in_doubt(self) -> bool:
         """Whether the connection broke before the end was known."""
-        return self._end is None and isinstance(self._failure, ConnectionLost)
+        return self._told.end is None and isinstance(self._failure, ConnectionLost)
 
     def hear(self, event: events.OfRequest) -> bool:
-        match event:
-            case events.Created():
-                self._handle = event.handle
-                super().hear(event)
-                return False
-            case events.Status() | events.Data() | events.Warning():
-                if self._keep and isinstance(event, events.Data):
-                    self._parts.append(event.data)
-                return False
-            case events.Completed() | events.Failed() | events.Raised():
-                self._end = event
-                self._changed.unpark_all()
-                return True
-            case _:
-                return super().hear(event)
+        if self._told.hear(event):
+            self._changed.unpark_all()
+            return True
+        if isinstance(event, events.Status | events.Data | events.Warning):
+            return False
+        return super().hear(event) and not isinstance(event, events.Created)
 
     async def result(self) -> bytes:
         """Wait for the end of the job; see :meth:`Job.result`."""
@@ -147,18 +132,13 @@ class Following(Waiting):
     def outcome(self) -> bytes:
         """The result of a job that is over; raises as :meth:`result`, and as :meth:`reply` if the
         server never had it."""
-        match self._end:
-            case events.Completed(data=data):
-                return b"".join([*self._parts, data])
-            case events.Failed():
-                raise JobFailed(self.handle)
-            case events.Raised(data=data):
-                raise JobRaised(self.handle, data)
-            case _:
-                if self._handle is not None and isinstance(self._failure, ConnectionLost):
-                    raise JobLost(self._handle) from again(self._failure)
-                self.answer()
-                self._raise_failure()
+        result = self._told.outcome()
+        if result is not None:
+            return result
+        if self._told.known_as is not None and isinstance(self._failure, ConnectionLost):
+            raise JobLost(self.handle) from again(self._failure)
+        self.answer()
+        self._raise_failure()
 
 
 @public

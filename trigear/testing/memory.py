@@ -21,7 +21,8 @@ from trigear.engine.config import EngineConfig
 from trigear.engine.engine import Engine
 from trigear.errors import ConnectionLost
 from trigear.model import CloseReason, Now
-from trigear.runtime.client import PATIENCE, connect_to
+from trigear.runtime.backoff import PATIENCE
+from trigear.runtime.client import connect_to
 from trigear.runtime.link import hidden_nursery
 from trigear.runtime.pool import Place
 
