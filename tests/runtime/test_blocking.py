@@ -485,7 +485,7 @@ def test_server_that_goes_away_loses_the_jobs_under_way() -> None:
 
 def test_server_that_hangs_up_before_it_has_the_job_is_a_lost_connection() -> None:
     with (
-        scripted_server(lambda link: link.shutdown(socket.SHUT_RDWR)) as address,
+        scripted_server(lambda link: link.recv(10_000)) as address,
         connect_blocking(address, timeout=PATIENCE) as client,
         pytest.raises(ConnectionLost, match=address) as caught,
     ):

@@ -56,21 +56,49 @@ def watch(servers: Servers, interval: float) -> int:
     """
     view = View(servers, interval)
     try:
-        # What would end the program at once must not leave the terminal as it is in between.
-        before = signal.signal(signal.SIGTERM, end)
-        try:
-            view.run()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    except KeyboardInterrupt:
-        pass  # nothing was under way
+        with Signals() as signals:
+            view.run(signals)
     finally:
         view.client.close()
     return Status.DONE
 
 
-def end(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+class Signals:
+    """Takes the signals that end a program, and leaves it to the program when to: one that comes
+    while the screen is drawn must not leave it half drawn, nor the terminal as it is."""
+
+    def __enter__(self) -> Self:
+        self.came = 0
+        self.mine, theirs = os.pipe()
+        os.set_blocking(theirs, False)
+        self._theirs = theirs
+        # Python's own handler may have to wait for the end of the call that waits for keys.
+        self._wake_up = signal.set_wakeup_fd(theirs)
+        self._before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wake_up)
+        os.close(self.mine)
+        os.close(self._theirs)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = number
+
+    def check(self) -> bool:
+        """Whether to end, as somebody at the keyboard wishes; ends at once if it is SIGTERM."""
+        if self.came == signal.SIGTERM:
+            sys.exit(128 + self.came)
+        return self.came == signal.SIGINT
 
 
 class View:
@@ -90,15 +118,18 @@ class View:
         with said_for(self.client, "'show functions'"):
             return look(self.client)
 
-    def run(self) -> None:
+    def run(self, signals: Signals) -> None:
         with (
-            Keys() as keys,
+            Keys(signals.mine) as keys,
             Live(console=self.console, screen=True, auto_refresh=False) as live,
         ):
             due = time.monotonic() + self.interval
             while True:
                 live.update(self.picture(), refresh=True)
-                match keys.wait(due - time.monotonic()):
+                key = keys.wait(due - time.monotonic())
+                if signals.check():
+                    return
+                match key:
                     case "q" | "Q":
                         return
                     case "s":
@@ -173,8 +204,9 @@ UNITS: Final = {"arriving": "/S", "completing": "/S", "failing": "/S"}
 class Keys:
     """Single keys from the terminal, if standard input is one; else time passes."""
 
-    def __init__(self) -> None:
+    def __init__(self, alarm: int) -> None:
         self.descriptor = sys.stdin.fileno() if sys.stdin.isatty() else -1
+        self._alarm = alarm
 
     def __enter__(self) -> Self:
         if self.descriptor >= 0:
@@ -193,10 +225,10 @@ class Keys:
                 termios.tcsetattr(self.descriptor, termios.TCSADRAIN, self.before)
 
     def wait(self, seconds: float) -> str:
-        """The next key within this time, or nothing."""
-        sources = [self.descriptor] if self.descriptor >= 0 else []
+        """The next key within this time; nothing if there is none, or the alarm goes off."""
+        sources = [self._alarm, *([self.descriptor] if self.descriptor >= 0 else [])]
         ready, _, _ = select.select(sources, [], [], max(0.0, seconds))
-        if not ready:
+        if self.descriptor not in ready:
             return ""
         try:
             key = os.read(self.descriptor, 1)
