@@ -6,7 +6,6 @@ from __future__ import annotations
 import enum
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING
 
 import click
@@ -116,6 +115,8 @@ def report(program: str, error: BaseException, manners: Manners) -> int:
     """Print what went wrong on standard error; return the exit status."""
     status = status_of(error)
     if manners.debug or status == Status.BUG:
+        import traceback
+
         traceback.print_exception(error)
     complain(program, line_for(error), manners)
     return status

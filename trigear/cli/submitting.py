@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from trigear.cli.answers import workers_of
 from trigear.cli.connecting import PATIENCE, open_client, refusal, said_for
 from trigear.cli.manners import Manners, remark
 from trigear.cli.progress import Progress
@@ -359,6 +358,8 @@ class Submitter:
                 self.look_for(task)
 
     def look_for(self, task: Task) -> None:
+        from trigear.cli.answers import workers_of
+
         self.client.timeout = self.patience(PATIENCE)
         try:
             if self.client.status(task.job.handle).running:

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from trigear.errors import ConnectionLost, JobLost
 from trigear.model import Priority, public
-from trigear.protocol import events, schedule_talks
+from trigear.protocol import events
 from trigear.protocol.choice import home_of
 from trigear.protocol.client import ClientConnection
 from trigear.runtime.address import Address, as_address
@@ -58,11 +58,10 @@ from trigear.runtime.order import (
     SCHEDULE_IN_DOUBT,
     Order,
     background,
+    schedule_home,
     schedule_order,
     submission,
 )
-from trigear.runtime.result import Result, keeps_none, pauses, result_in
-from trigear.runtime.talking import hold_blocking
 from trigear.runtime.values import (
     JobStatus,
     as_data,
@@ -82,11 +81,13 @@ if TYPE_CHECKING:
     from trigear.protocol.asking import Request
     from trigear.runtime.blocking_link import Crank
     from trigear.runtime.blocking_pool import BlockingUpstream
+    from trigear.runtime.result import Result
     from trigear.runtime.values import AnyPriority
 
 __all__ = ["BlockingClient", "BlockingJob", "connect_blocking"]
 
 NOT_ACCEPTED: Final = "the server did not say that it has the job"
+NO_SCHEDULE: Final = "the server did not say that it has the schedule"
 
 
 @public
@@ -208,16 +209,31 @@ class BlockingClient:
             TimeoutError: the server did not answer in time; asking again does no harm.
             LocalProtocolError, TypeError, ValueError: as there.
         """
+        # Each of these is loaded by those only who need it: most calls are jobs.
+        from trigear.protocol import schedule_talks
+        from trigear.runtime.talking import hold_blocking
+
         order = schedule_order(function, when, workload, unique, timezone, missed, priority)
         fields = order.fields()
+        until = self.until()
+        upstream = self._pool.pick(
+            schedule_home(order, len(self._pool.upstreams)), until, self.timeout
+        )
+
+        def answered(ask: Callable[[ClientConnection], Request]) -> events.OfRequest:
+            return self._reply(
+                upstream, ask, late=NO_SCHEDULE, doubt=SCHEDULE_IN_DOUBT, until=until
+            )
+
+        def ask(line: str) -> list[str]:
+            return lines_in(answered(lambda machine: machine.command(as_name(line))))
+
         if fields is None:
-            return hold_blocking(self.admin, schedule_talks.add(order))
-        reply = self._ask(
+            return hold_blocking(ask, schedule_talks.add(order))
+        reply = answered(
             lambda machine: machine.submit_schedule(
                 order.function, order.workload, fields, unique=order.unique
-            ),
-            late="the server did not say that it has the schedule",
-            doubt=SCHEDULE_IN_DOUBT,
+            )
         )
         assert isinstance(reply, events.Created)
         return reply.handle
@@ -297,6 +313,8 @@ class BlockingClient:
             TimeoutError: the answer, or the end that was waited for, did not come in time. Nothing
                 is lost: ask again.
         """
+        from trigear.runtime.result import pauses
+
         name, until = as_name(handle), self.until()
         pause = pauses()
         while True:
@@ -306,6 +324,8 @@ class BlockingClient:
             self._linger(next(pause), until, f"job {shown(name)} did not end")
 
     def _result(self, name: bytes, until: float | None) -> Result:
+        from trigear.runtime.result import keeps_none, result_in
+
         self._pool.pick(None, until, self.timeout)
         answer: Result | None = None
         plain: BlockingUpstream | None = None

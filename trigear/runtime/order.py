@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from trigear.errors import LocalProtocolError
 from trigear.model import Priority
 from trigear.protocol.choice import home_of
-from trigear.protocol.schedule_talks import ScheduleOrder
 from trigear.runtime.values import as_data, as_name, as_priority, epoch_of
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from trigear.protocol.asking import Request
     from trigear.protocol.client import ClientConnection
+    from trigear.protocol.schedule_talks import ScheduleOrder
     from trigear.runtime.blocking_pool import BlockingPool
     from trigear.runtime.pool import Pool
     from trigear.runtime.values import AnyPriority
@@ -104,6 +104,12 @@ def background(order: Order, machine: ClientConnection, epoch: int | None) -> Re
 SCHEDULE_IN_DOUBT: Final = "whether the server has the schedule is unknown"
 
 
+def schedule_home(order: ScheduleOrder, servers: int) -> int | None:
+    """The number of the server where a schedule belongs: without a unique the workload tells
+    schedules apart."""
+    return home_of(order.unique or b"-", order.workload, servers)
+
+
 def schedule_order(
     function: str | bytes,
     when: str,
@@ -120,6 +126,8 @@ def schedule_order(
         ValueError: there is no such priority or policy.
         LocalProtocolError: what cannot be sent.
     """
+    from trigear.protocol.schedule_talks import ScheduleOrder
+
     return ScheduleOrder(
         as_name(function),
         when,

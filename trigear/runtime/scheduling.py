@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trigear.protocol import events, schedule_talks
-from trigear.protocol.choice import home_of
-from trigear.runtime.order import SCHEDULE_IN_DOUBT
+from trigear.runtime.order import SCHEDULE_IN_DOUBT, schedule_home
 from trigear.runtime.talking import hold
-from trigear.runtime.values import as_name
+from trigear.runtime.values import as_name, lines_in
 from trigear.runtime.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -20,15 +19,11 @@ if TYPE_CHECKING:
 async def submit_schedule(pool: Pool, order: ScheduleOrder) -> bytes:
     """Have a schedule at the server where it belongs; its handle."""
     fields = order.fields()
-    # Without a unique the workload tells schedules apart.
-    home = home_of(order.unique or b"-", order.workload, len(pool.upstreams))
-    upstream = await pool.pick(home)
+    upstream = await pool.pick(schedule_home(order, len(pool.upstreams)))
     if fields is None:
 
         async def ask(line: str) -> list[str]:
-            answer = await _answered(upstream, upstream.machine.command(as_name(line)))
-            assert isinstance(answer, events.Answer)
-            return [one.decode("utf-8", "surrogateescape") for one in answer.lines]
+            return lines_in(await _answered(upstream, upstream.machine.command(as_name(line))))
 
         return await hold(ask, schedule_talks.add(order))
     asked = upstream.machine.submit_schedule(
