@@ -232,16 +232,25 @@ def test_function_with_workers_is_not_dropped(server: str, trigear: Callable[...
     )
 
 
-@pytest.mark.parametrize("command", [["drop-function", "--yes"], ["maxqueue"]])
+@pytest.mark.parametrize(
+    ("command", "then"),
+    [
+        (["drop-function", "--yes"], "`trigear admin status` lists them"),
+        (["maxqueue"], "make it with `trigear admin create-function nope`"),
+    ],
+)
 def test_function_that_is_unknown_is_said(
-    command: list[str], server: str, trigear: Callable[..., Said]
+    command: list[str], then: str, server: str, trigear: Callable[..., Said]
 ) -> None:
     said = trigear("admin", *command, "nope")
     assert said.status == 1
-    assert said.line == (
-        f"trigear: error: no function 'nope' at {server}: see `trigear admin status`, or make it"
-        " with `trigear admin create-function nope`"
-    )
+    assert said.line == f"trigear: error: no function 'nope' at {server}: {then}"
+
+
+def test_function_that_may_be_meant_is_named(server: str, trigear: Callable[..., Said]) -> None:
+    assert trigear("admin", "create-function", "resize").status == 0
+    said = trigear("admin", "drop-function", "--yes", "rezise")
+    assert said.line.endswith("did you mean 'resize'?")
 
 
 @pytest.mark.parametrize(

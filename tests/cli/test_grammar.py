@@ -61,6 +61,19 @@ def test_options_in_front_of_the_command_are_the_commands(
     assert trigear(group, "-h", host, words[0], "-p", port, *words[1:]) == behind
 
 
+def test_every_group_whose_commands_talk_to_a_server_takes_their_options_in_front() -> None:
+    groups = {words[0]: command for words, command in COMMANDS if isinstance(command, click.Group)}
+    talking = {
+        words[0] for words, command in COMMANDS if len(words) == 2 and names_a_server(command)
+    }
+    assert talking >= {"admin", "job"}
+    assert {name for name in talking if not names_a_server(groups[name])} == set()
+
+
+def names_a_server(command: click.Command) -> bool:
+    return any("--server" in param.opts for param in command.params)
+
+
 def test_json_may_stand_in_front(other: str, trigear: Callable[..., Said]) -> None:
     said = trigear("admin", "--json", "--server", other, "status")
     assert json.loads(said.out) == {"function": "mail", "total": 1, "running": 0, "workers": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 import click
@@ -206,7 +207,7 @@ def drop_command(function: str, *, yes: bool, dry_run: bool, servers: Servers) -
     """Forget a function that has no worker, together with its queued jobs."""
     checked_word(function, "function")
     with connected(servers) as client:
-        total, running, workers = state_of(client, function)
+        total, running, workers = state_of(client, function, "`trigear admin status` lists them")
         what = f"function '{function}' with its {counted(total, 'queued job')}"
         if workers or running:
             raise Failure(
@@ -226,19 +227,20 @@ def drop_command(function: str, *, yes: bool, dry_run: bool, servers: Servers) -
     return Status.DONE
 
 
-def state_of(client: BlockingClient, function: str) -> tuple[Cell, Cell, Cell]:
+def state_of(client: BlockingClient, function: str, then: str) -> tuple[Cell, Cell, Cell]:
     """A function's jobs, running jobs and workers.
 
     Raises:
-        Failure: the server does not know it.
+        Failure: the server does not know it, nor one that may be meant; ``then`` says what to do.
     """
+    names = []
     for name, total, running, workers in answers.STATUS.rows(client):
         if name == function:
             return total, running, workers
-    raise Failure(
-        f"no function '{function}' at {client.address}: see `trigear admin status`, or make it with"
-        f" `trigear admin create-function {function}`"
-    )
+        names.append(str(name))
+    near = difflib.get_close_matches(function, names, n=1)
+    then = f"did you mean '{near[0]}'?" if near else then
+    raise Failure(f"no function '{function}' at {client.address}: {then}")
 
 
 @admin_group.command(
@@ -263,7 +265,8 @@ def max_queue_command(function: str, limits: tuple[int, ...], *, servers: Server
         raise click.UsageError("name one limit for all priorities, or three: high, normal, low")
     checked_word(function, "function")
     with connected(servers) as client:
-        state_of(client, function)  # a limit for what is not there is answered by OK and forgotten
+        # A limit for what is not there is answered by OK and forgotten.
+        state_of(client, function, f"make it with `trigear admin create-function {function}`")
         give(client, " ".join(["maxqueue", function, *map(str, limits)]))
         kinds = ("high", "normal", "low") if len(limits) == 3 else ("each priority",)
         told = (
