@@ -206,6 +206,8 @@ class Page:
             "XDG_CONFIG_HOME": str(directory / "config"),
             # To a terminal, Python writes line by line.
             "PYTHONUNBUFFERED": "1",
+            # A module that changes twice in a second looks the same to the cache of compiled code.
+            "PYTHONDONTWRITEBYTECODE": "1",
         }
         if ROOT_REFUSED not in path.read_text(encoding="utf-8"):
             # In a namespace of our own, everybody is root.

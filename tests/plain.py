@@ -123,18 +123,26 @@ def plain_worker(address: str, **functions: Callable[[Held], None]) -> Iterator[
 
 @contextlib.contextmanager
 def scripted_server(*scripts: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A listener that treats its first connection with the first script, and so on."""
+    """A listener that treats its first connection with the first script, and so on.
+
+    It is gone when the last one is treated: who connects again is refused, and does not wait in a
+    queue that nobody looks at.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
 
         def run() -> None:
-            for script in scripts:
+            for left in range(len(scripts), 0, -1):
+                script = scripts[-left]
                 link, _ = listener.accept()
+                if left == 1:
+                    listener.close()
                 with link:
                     link.settimeout(PATIENCE)
                     script(link)
 
         thread = threading.Thread(target=run)
         thread.start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        yield f"127.0.0.1:{port}"
         thread.join(PATIENCE)
         assert not thread.is_alive()

@@ -155,9 +155,25 @@ def test_new_code_takes_over_and_no_job_is_lost(
     worker.send(signal.SIGHUP)
     worker.read_until("took over from")
     # The job in hand is finished by the old code, the next one is done by the new.
-    wait_until(lambda: client.submit("version", b"").startswith(b"two"))
+    assert client.submit("version", b"").startswith(b"two")
     (folder / "go").touch()
     assert job.result() == b"begunone"
+
+
+def test_new_code_has_taken_over_only_when_the_old_takes_no_more_jobs(
+    begin: Callable[..., AtWork], client: BlockingClient, folder: Path
+) -> None:
+    worker = begin("jobs:worker", *ROOT, cwd=folder)
+    (old,) = worker.processes()
+    os.kill(old, signal.SIGSTOP)
+    worker.send(signal.SIGHUP)
+    worker.read_until("is at work")
+    worker.send(signal.SIGHUP)
+    worker.read_until("SIGHUP: starting new worker processes")
+    assert not [line for line in worker.lines if "took over" in line]
+    os.kill(old, signal.SIGCONT)
+    assert worker.read_until("took over from").endswith(f"took over from {old}\n")
+    assert not client.submit("version", b"").endswith(b" %d" % old)
 
 
 def test_new_code_that_does_not_come_up_changes_nothing(

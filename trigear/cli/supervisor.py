@@ -62,7 +62,8 @@ HEEDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 @dataclass(eq=False)
 class Child:
-    """A worker process."""
+    """A worker process. ``heir`` is the number of the one that takes over from it, until that is
+    said."""
 
     process: subprocess.Popen[bytes]
     channel: socket.socket
@@ -70,6 +71,7 @@ class Child:
     started: float
     ready: bool = False
     leaving: bool = False
+    heir: int | None = None
     said: bytes = b""
     programs: Programs = field(default_factory=lambda: Programs(None))
 
@@ -270,15 +272,16 @@ class Supervisor:
         if slot.successor is child:
             old, slot.current, slot.successor = slot.current, child, None
             if old is not None:
-                # Who reads of it may count on the old one taking nothing new.
+                old.heir = child.process.pid
                 old.ask_to_end()
-                log.info("worker process %d took over from %d", child.process.pid, old.process.pid)
             self._see_whether_renewed()
         if not self._was_ready and all(one.current and one.current.ready for one in self.slots):
             self._was_ready = True
             self._on_ready()
 
     def _retires(self, child: Child) -> None:
+        """A worker process takes no more jobs."""
+        self._hands_over(child)
         if child.leaving:
             return
         child.leaving = True
@@ -293,6 +296,13 @@ class Supervisor:
         slot.current, slot.successor = slot.successor, None
         if slot.current is None:
             self._fill(slot)
+
+    def _hands_over(self, child: Child) -> None:
+        """Say who works in a process' place, now that it takes no more jobs: who reads of it may
+        count on that."""
+        if child.heir is not None:
+            log.info("worker process %d took over from %d", child.heir, child.process.pid)
+            child.heir = None
 
     def _look_for_ends(self) -> None:
         for child in list(self.children.values()):
@@ -311,6 +321,7 @@ class Supervisor:
             while words := child.channel.recv(4096):
                 self._understand(child, words, last=True)
         self.orphans.adopt(child.programs.take(), time.monotonic())
+        self._hands_over(child)
         slot, pid = child.slot, child.process.pid
         if child.leaving or self._ending is not None:
             level = logging.WARNING if status else logging.DEBUG
