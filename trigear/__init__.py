@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         JobRaised,
         LocalProtocolError,
         LoginFailed,
+        LoginRefused,
         ProtocolError,
         Refused,
         RemoteProtocolError,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from trigear.runtime.values import JobStatus
     from trigear.runtime.waiting import Job
     from trigear.runtime.worker import Worker, WorkerStatistics
+    from trigear.security.sasl_client import Auth
     from trigear.security.tls import ClientTLS
 
 __version__ = "0.1.0"
@@ -73,6 +75,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Admin",
     "AsyncioJob",
+    "Auth",
     "Batch",
     "BlockingAdmin",
     "BlockingClient",
@@ -96,6 +99,7 @@ __all__ = [
     "ListedJob",
     "LocalProtocolError",
     "LoginFailed",
+    "LoginRefused",
     "Outcome",
     "Priority",
     "PriorityStatus",
@@ -127,6 +131,7 @@ __all__ = [
 _HOME = {
     "Admin": "trigear.runtime.admin",
     "AsyncioJob": "trigear.runtime.aio",
+    "Auth": "trigear.security.sasl_client",
     "Batch": "trigear.runtime.batch",
     "BlockingAdmin": "trigear.runtime.blocking_admin",
     "BlockingClient": "trigear.runtime.blocking",
@@ -150,6 +155,7 @@ _HOME = {
     "ListedJob": "trigear.protocol.talks",
     "LocalProtocolError": "trigear.errors",
     "LoginFailed": "trigear.errors",
+    "LoginRefused": "trigear.errors",
     "Outcome": "trigear.runtime.batch",
     "Priority": "trigear.model",
     "PriorityStatus": "trigear.protocol.talks",

@@ -8,7 +8,8 @@
     │   └── RemoteProtocolError  the peer broke the protocol
     ├── ConnectionLost           the connection broke, or never came about: .in_doubt
     ├── Refused                  the server answered ERROR: .code and .text
-    ├── LoginFailed              we broke a login off: it would not be safe
+    ├── LoginFailed              no login came about, and nothing was done without it
+    │   └── LoginRefused         the server refused the login: .code, .text and .temporary
     ├── JobError                 a job did not end well: .handle
     │   ├── JobFailed            WORK_FAIL
     │   ├── JobRaised            WORK_EXCEPTION: .data
@@ -27,7 +28,7 @@ untouched, and using something after closing it raises ``trio.ClosedResourceErro
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from trigear.model import printable, public, said
 
@@ -90,8 +91,48 @@ class Refused(TrigearError):
 
 @public
 class LoginFailed(TrigearError):
-    """The client broke a login off: the server offers nothing that may be used on this connection,
-    asks for too much, or has not proved who it is. No password was told to it."""
+    """There is no login, and nothing was done without one.
+
+    Of this kind itself: the client broke the login off. The server knows no logins, offers nothing
+    that may be used on this connection, asks for too much, or has not proved who it is. No password
+    was told to it.
+    """
+
+
+@public
+class LoginRefused(LoginFailed):
+    """The server refused the login. ``code`` and ``text`` are its own; which of name, password and
+    certificate is wrong it tells nobody but its log.
+
+    ``temporary`` says whether the same login may do later: others are being checked, or there were
+    too many failures.
+    """
+
+    def __init__(self, server: str, code: str, text: str) -> None:
+        super().__init__(server, code, text)
+        self.server = server
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        says = printable(f"{self.text} ({self.code})".encode("utf-8", "backslashreplace"))
+        if self.code == "AUTHENTICATION_REQUIRED":
+            return f"{self.server} serves nobody without a login: {says}"
+        hint = _LOGIN_HINTS.get(self.code, "")
+        return f"{self.server} refuses the login: {says}{hint}"
+
+    @property
+    def temporary(self) -> bool:
+        return self.code == "AUTHENTICATION_TEMPORARY_FAILURE"
+
+
+WANTS_TLS: Final = "write gearmans://HOST:PORT"
+
+_LOGIN_HINTS: Final = {
+    "TLS_REQUIRED": f"; {WANTS_TLS}",
+    "AUTHENTICATION_FAILED": "; check name and password, the server's log says what is wrong",
+    "AUTHENTICATION_TEMPORARY_FAILURE": "; there were many failures, or it is busy",
+}
 
 
 @public

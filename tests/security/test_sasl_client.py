@@ -28,7 +28,7 @@ from trigear.security.mechs import (
     LoginSettings,
     Verify,
 )
-from trigear.security.sasl_client import PREFERENCE, ClientChannel, Login, TrigearSASL
+from trigear.security.sasl_client import PREFERENCE, Auth, ClientChannel, TrigearSASL
 from trigear.security.scram import SHA_512, Verifier
 from trigear.security.throttle import Throttle
 from trigear.security.users import Users
@@ -49,7 +49,7 @@ EVERYTHING = (*PREFERENCE, "ANONYMOUS", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRA
 
 
 def alice(**options):
-    return Login("alice", "pencil", **options)
+    return Auth("alice", "pencil", **options)
 
 
 def client(channel=TLS, login=None):
@@ -71,8 +71,8 @@ def chosen(offered, channel, login=None):
         (TLS, "SCRAM-SHA-512-PLUS"),
         (UNBOUND, "SCRAM-SHA-512"),
         (UNVERIFIED, "SCRAM-SHA-512-PLUS"),
-        (CERTIFIED, "EXTERNAL"),
-        (UNIX, "EXTERNAL"),
+        (CERTIFIED, "SCRAM-SHA-512-PLUS"),
+        (UNIX, "SCRAM-SHA-512"),
         (LOOPBACK, "SCRAM-SHA-512"),
     ],
     ids=["TLS", "unbound", "unverified", "certificate", "Unix socket", "loopback"],
@@ -89,11 +89,11 @@ def test_the_best_that_is_offered_and_safe_is_taken_whatever_pure_sasl_prefers(c
         (["PLAIN"], TLS, {}, "PLAIN"),
         (["PLAIN"], UNIX, {}, "PLAIN"),
         (["EXTERNAL", "PLAIN"], UNIX, {"external": False}, "PLAIN"),
-        (["SCRAM-SHA-256"], TCP, {"plaintext_scram": True}, "SCRAM-SHA-256"),
+        (["SCRAM-SHA-256"], TCP, {"allow_plaintext_scram": True}, "SCRAM-SHA-256"),
         (EVERYTHING, TLS, {"require_binding": True}, "SCRAM-SHA-512-PLUS"),
-        (EVERYTHING, CERTIFIED, {"require_binding": True}, "EXTERNAL"),
-        (EVERYTHING, TLS, {"preference": ["SCRAM-SHA-256-PLUS", "PLAIN"]}, "SCRAM-SHA-256-PLUS"),
-        (EVERYTHING, TLS, {"preference": ["SCRAM-SHA-256"]}, "SCRAM-SHA-256"),
+        (EVERYTHING, CERTIFIED, {"require_binding": True, "external": True}, "EXTERNAL"),
+        (EVERYTHING, TLS, {"mechanisms": ["SCRAM-SHA-256-PLUS", "PLAIN"]}, "SCRAM-SHA-256-PLUS"),
+        (EVERYTHING, TLS, {"mechanisms": ["SCRAM-SHA-256"]}, "SCRAM-SHA-256"),
     ],
 )
 def test_what_the_login_says_is_heeded(offered, channel, options, mechanism):
@@ -112,18 +112,18 @@ def test_what_the_login_says_is_heeded(offered, channel, options, mechanism):
         (["SCRAM-SHA-256-PLUS"], UNBOUND, alice(), "SCRAM-SHA-256-PLUS: there is nothing to bind"),
         (["SCRAM-SHA-256"], TLS, alice(require_binding=True), "it is not bound to the connection"),
         (["PLAIN"], TLS, alice(require_binding=True), "PLAIN: it cannot be bound to the conn"),
-        (["EXTERNAL"], TLS, Login(), "EXTERNAL: there is neither a client certificate nor a Unix"),
-        (["EXTERNAL"], CERTIFIED, Login(external=False), "EXTERNAL: it is switched off"),
+        (["EXTERNAL"], TLS, Auth(), "EXTERNAL: there is neither a client certificate nor a Unix"),
+        (["EXTERNAL"], CERTIFIED, Auth(external=False), "EXTERNAL: it is switched off"),
         (
             ["PLAIN", "SCRAM-SHA-256"],
             CERTIFIED,
-            Login(),
+            Auth(),
             "SCRAM-SHA-256: there is no password; PLAIN: there is no password",
         ),
         (
             ["SCRAM-SHA-512-PLUS", "SCRAM-SHA-256"],
             TLS,
-            alice(preference=["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]),
+            alice(mechanisms=["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]),
             "SCRAM-SHA-256: a mechanism that is bound to the connection is offered too",
         ),
     ],
@@ -157,7 +157,7 @@ def test_t5_no_list_of_mechanisms_gets_a_client_below_its_floor():
     flags = (False, True)
     channels = [ClientChannel(*row) for row in product(*[flags] * 5, BOUND_TO)]
     logins = [
-        alice(external=external, require_binding=binding, plaintext_scram=plaintext)
+        alice(external=external, require_binding=binding, allow_plaintext_scram=plaintext)
         for external, binding, plaintext in product(flags, repeat=3)
     ]
     taken = [
@@ -183,7 +183,7 @@ def above_the_floor(offered, channel, login):
         assert not login.require_binding
     if name.startswith("SCRAM"):
         local = channel.unix or channel.loopback
-        assert channel.tls or channel.bindings or local or login.plaintext_scram
+        assert channel.tls or channel.bindings or local or login.allow_plaintext_scram
         can_bind = bool(channel.bindings.keys() & {"tls-server-end-point", "tls-unique"})
         expected = b"p=" if name.endswith("-PLUS") else b"y," if can_bind else b"n,"
         assert opening.startswith(expected)
@@ -267,7 +267,7 @@ def logged_in(near, far, login=None, **settings):
 @pytest.mark.parametrize("mechanism", PREFERENCE)
 def test_client_and_server_agree_by_every_mechanism_that_both_would_use(where, mechanism):
     near, far = SERVER_SIDE[where]
-    login = alice(preference=[mechanism])
+    login = alice(mechanisms=[mechanism])
     try:
         identity, sasl = logged_in(near, far, login)
     except LoginFailed:
@@ -283,7 +283,9 @@ def test_client_and_server_agree_by_every_mechanism_that_both_would_use(where, m
 @pytest.mark.parametrize("mechanism", ["EXTERNAL", "SCRAM-SHA-256", "PLAIN"])
 def test_a_client_acts_as_somebody_else(mechanism):
     near, far = SERVER_SIDE["Unix socket"]
-    identity, _ = logged_in(near, far, alice(preference=[mechanism], authzid="acme/bob"))
+    identity, _ = logged_in(
+        near, far, alice(mechanisms=[mechanism], authzid="acme/bob", external=True)
+    )
     assert (identity.principal, identity.authcid) == ("acme/bob", "alice")
 
 
@@ -311,13 +313,13 @@ def test_t9_a_relay_with_another_certificate_is_found_out_by_the_server():
 
 
 def test_another_password_is_refused():
-    outcome, sasl = logged_in(*SERVER_SIDE["TLS"], Login("alice", "pencils"))
+    outcome, sasl = logged_in(*SERVER_SIDE["TLS"], Auth("alice", "pencils"))
     assert isinstance(outcome, Failed)
     assert not sasl.complete
 
 
 def test_connecting_again_stretches_nothing(calls_of):
-    login = alice(preference=["SCRAM-SHA-256"])
+    login = alice(mechanisms=["SCRAM-SHA-256"])
     near, far = SERVER_SIDE["unbound"]
     assert any("pbkdf2" in call for call in calls_of(lambda: logged_in(near, far, login)))
     assert not any("pbkdf2" in call for call in calls_of(lambda: logged_in(near, far, login)))
@@ -396,7 +398,7 @@ def test_t19_a_server_that_asks_for_too_many_iterations_gets_none(calls_of):
             sasl.process(challenge)
 
     assert not [call for call in calls_of(give) if "pbkdf2" in call]
-    generous = client(UNBOUND, alice(least_iterations=8192))
+    generous = client(UNBOUND, alice(min_iterations=8192))
     generous.choose_mechanism(["SCRAM-SHA-256"])
     with pytest.raises(LoginFailed, match="asks for 4096 iterations; 8192 to 1000000"):
         generous.process(server_first(generous))
@@ -447,12 +449,12 @@ def test_no_server_makes_the_client_raise_anything_else(challenges):
         (("al\0ice", "pencil"), {}, "user: 'al\\x00ice' has characters that no name has"),
         (("al\udcffice", "pencil"), {}, "has characters that no name has"),
         ((), {"authzid": "a\0b"}, "authzid: 'a\\x00b' has characters"),
-        ((), {"preference": ["PLAIN", "LOGIN"]}, "mechanisms: 'LOGIN' is none that this client"),
+        ((), {"mechanisms": ["PLAIN", "LOGIN"]}, "mechanisms: 'LOGIN' is none that this client"),
     ],
 )
 def test_a_login_that_cannot_be_meant_is_refused(arguments, options, complaint):
     with pytest.raises(ConfigError, match=re.escape(complaint)):
-        Login(*arguments, **options)
+        Auth(*arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -460,7 +462,7 @@ def test_a_login_that_cannot_be_meant_is_refused(arguments, options, complaint):
     [("pencil", b"pencil"), ("\u2168", "\u2168".encode()), (b"\xff", b"\xff"), ("\udcff", b"\xff")],
 )
 def test_t29_plain_carries_names_and_password_as_they_are(password, sent):
-    sasl = client(UNBOUND, Login("alice", password, authzid="acme/bob"))
+    sasl = client(UNBOUND, Auth("alice", password, authzid="acme/bob"))
     sasl.choose_mechanism(["PLAIN"])
     assert sasl.process(None) == b"acme/bob\0alice\0" + sent
     sasl.finish(b"")

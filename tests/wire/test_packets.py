@@ -127,7 +127,7 @@ def test_text_and_the_unused_number_are_no_packets() -> None:
 def test_replies_are_packets_that_a_server_sends() -> None:
     assert ERROR in REPLIES
     for number in REPLIES:
-        assert (PACKETS.get(number) or EXTENSIONS[number]).sent_to
+        assert (PACKETS.get(number) or EXTENSIONS.get(number) or LOGINS[number]).sent_to
     work = {n for n, p in PACKETS.items() if p.name.startswith("WORK_")}
     assert not work & REPLIES
 

@@ -11,6 +11,8 @@ a type among the head's ``replies``   answers the head
 ERROR                                 answers the head, whatever that is
 a line of text                        belongs to the head, if the head is a text command
 any other reply, or an empty queue    the streams are out of step: :class:`Broken`, hang up
+ERROR that no login is in force, and  :class:`Dismissed`: the server hangs up
+an empty queue, or a tombstone
 a push (WORK packets, NOOP)           never touches the queue
 ====================================  =========================================================
 
@@ -32,7 +34,20 @@ from typing import Any, ClassVar, Final
 from trigear.errors import LocalProtocolError, RemoteProtocolError
 from trigear.model import CloseReason
 from trigear.protocol.connection import MAX_PACKET, Connection
-from trigear.protocol.events import Answer, Broken, Echoed, Event, OptionSet, Refused
+from trigear.protocol.events import (
+    Answer,
+    Broken,
+    Challenged,
+    Dismissed,
+    Echoed,
+    Event,
+    Expiring,
+    LoggedIn,
+    Offered,
+    OptionSet,
+    Refused,
+    number_in,
+)
 from trigear.wire.codec import RES, Handler, Row, request, rows_for
 from trigear.wire.commands import LINE_LIMIT, find, words_of
 from trigear.wire.packets import (
@@ -41,10 +56,16 @@ from trigear.wire.packets import (
     ERROR,
     EXTENDED_OPTION,
     EXTENSIONS,
+    LOGIN_OPTION,
+    LOGINS,
     OPTION_REQ,
     OPTION_RES,
     PACKETS,
     REPLIES,
+    SASL_CHALLENGE,
+    SASL_OK,
+    SASL_RESPONSE,
+    SASL_START,
     SET_CLIENT_ID,
     Side,
     name_of,
@@ -54,6 +75,14 @@ SIZE_LIMIT: Final = 0xFFFFFFFF
 """Largest payload that a packet's header can announce, in bytes."""
 
 _TEXT: Final = 0
+
+LAST_WORDS: Final = frozenset(
+    {"AUTHENTICATION_REQUIRED", "AUTHENTICATION_TIMEOUT", "AUTHENTICATION_EXPIRED", "TLS_REQUIRED"}
+)
+"""Codes of an ERROR that may come unasked: the server is about to hang up."""
+
+FENCE: Final = b"trigear-fence"
+"""What is to be echoed behind the question whether a server knows logins."""
 
 _CODES: Final = {
     CloseReason.BAD_MAGIC: "INVALID_MAGIC",
@@ -83,11 +112,18 @@ class Request:
     @property
     def replies(self) -> tuple[int, ...]:
         """The packet types that may answer it, beside ERROR."""
-        packet = PACKETS.get(self.number) or EXTENSIONS.get(self.number)
+        number = self.number
+        packet = PACKETS.get(number) or EXTENSIONS.get(number) or LOGINS.get(number)
         return packet.replies if packet else ()
 
     def __repr__(self) -> str:
         return f"<{self.name}{' (abandoned)' if self.abandoned else ''} at {id(self):#x}>"
+
+
+class LoginRequest(Request):
+    """A request that is part of a login."""
+
+    __slots__ = ()
 
 
 class TextRequest(Request):
@@ -111,15 +147,16 @@ Answering = Callable[[Any, Any, tuple[bytes, ...]], Event]
 def asking_rows(cls: type[AskingConnection]) -> tuple[Row, ...]:
     """The rows of a column: replies go to the queue, a push to ``on_<packet name>``.
 
-    Pushes among trigear's extensions count in extended mode only.
+    Pushes among trigear's extensions count in extended mode only, the packets of logins once the
+    server has said that it knows them.
     """
 
     def replied(number: int) -> Handler:
         return lambda column, *args: column.on_reply(number, args)
 
-    def if_extended(number: int, handler: Handler) -> Handler:
+    def guarded(number: int, handler: Handler, legal: Callable[[Any], bool]) -> Handler:
         def handle(column: AskingConnection, *args: bytes) -> None:
-            if column.extended:
+            if legal(column):
                 handler(column, *args)
             else:
                 column.on_unknown_type(number)
@@ -133,13 +170,17 @@ def asking_rows(cls: type[AskingConnection]) -> tuple[Row, ...]:
         for packet in PACKETS.values()
         if packet.sent_to & cls.side
     }
-    for number, packet in EXTENSIONS.items():
-        if packet.sent_to & cls.side:
-            if number in REPLIES:
-                handler = replied(number)
-            else:
-                handler = getattr(cls, "on_" + packet.name.lower())
-            handlers[number] = if_extended(number, handler)
+    for table, legal in (
+        (EXTENSIONS, lambda column: column.extended),
+        (LOGINS, lambda column: column.knows_logins),
+    ):
+        for number, packet in table.items():
+            if packet.sent_to & cls.side:
+                if number in REPLIES:
+                    handler = replied(number)
+                else:
+                    handler = getattr(cls, "on_" + packet.name.lower())
+                handlers[number] = guarded(number, handler, legal)
     return rows_for(handlers)
 
 
@@ -150,6 +191,10 @@ def _echoed(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -
 def _option_set(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
     if args[0] == EXTENDED_OPTION:
         column.on_extended()
+    elif args[0] == LOGIN_OPTION:
+        # It opens extended mode, too.
+        column.knows_logins = True
+        column.on_extended()
     return OptionSet(asked, args[0])
 
 
@@ -158,10 +203,28 @@ def _refused(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) 
     return Refused(asked, code, text)
 
 
+def _challenged(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    return Challenged(asked, args[0])
+
+
+def _logged_in(column: AskingConnection, asked: Request, args: tuple[bytes, ...]) -> Event:
+    identity, tenant, roles, lifetime = (
+        arg.decode("utf-8", "backslashreplace") for arg in args[:4]
+    )
+    seconds = number_in(args[3]) / 1000 if lifetime != "0" else None
+    return LoggedIn(asked, identity, tenant, _words(roles, ","), seconds, args[4])
+
+
+def _words(text: str, separator: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(separator) if word)
+
+
 ANSWERS: Final[Mapping[int, Answering]] = {
     ECHO_RES: _echoed,
     OPTION_RES: _option_set,
     ERROR: _refused,
+    SASL_CHALLENGE: _challenged,
+    SASL_OK: _logged_in,
 }
 """The replies that either side may get."""
 
@@ -180,7 +243,7 @@ class AskingConnection(Connection):
         max_packet: largest payload accepted from the server, in bytes.
     """
 
-    __slots__ = ("_events", "_expected", "extended")
+    __slots__ = ("_events", "_expected", "extended", "knows_logins")
 
     incoming = RES
 
@@ -198,6 +261,8 @@ class AskingConnection(Connection):
         self._events: list[Event] = []
         self.extended = False
         """Whether the server speaks extended mode on this connection; see :meth:`extend`."""
+        self.knows_logins = False
+        """Whether the server knows the packets of logins; see :meth:`ask_for_logins`."""
 
     def events(self) -> list[Event]:
         """What was heard since the last call, in order, once."""
@@ -226,6 +291,8 @@ class AskingConnection(Connection):
         packet = PACKETS.get(number)
         if packet is None and self.extended:
             packet = EXTENSIONS.get(number)
+        if packet is None and self.knows_logins:
+            packet = LOGINS.get(number)
         if packet is None or not packet.asked_by & self.side or not packet.served:
             raise LocalProtocolError(f"{name_of(number)} is no request of a {self._who}")
         if self.closing is not None:
@@ -268,6 +335,29 @@ class AskingConnection(Connection):
     def on_extended(self) -> None:
         """The server has agreed to extended mode."""
         self.extended = True
+
+    # Logging in; the steps are in :mod:`trigear.protocol.login`
+
+    def ask_for_logins(self) -> tuple[LoginRequest, LoginRequest]:
+        """Ask how one may log in: :class:`Offered` behind an :class:`OptionSet`, or
+        :class:`Refused`. Returns the tokens of that and of an echo behind it, which comes in any
+        case."""
+        option, fence = LoginRequest(OPTION_REQ), LoginRequest(ECHO_REQ)
+        self.ask(OPTION_REQ, LOGIN_OPTION, token=option)
+        self.ask(ECHO_REQ, FENCE, token=fence)
+        return option, fence
+
+    def start_login(self, mechanism: bytes, first: bytes) -> LoginRequest:
+        """Begin a login: :class:`Challenged`, :class:`LoggedIn` or :class:`Refused`."""
+        token = LoginRequest(SASL_START)
+        self.ask(SASL_START, mechanism + b"\0" + first, token=token)
+        return token
+
+    def answer_login(self, data: bytes) -> LoginRequest:
+        """Answer a challenge; as :meth:`start_login`."""
+        token = LoginRequest(SASL_RESPONSE)
+        self.ask(SASL_RESPONSE, data, token=token)
+        return token
 
     def set_client_id(self, client_id: bytes) -> None:
         """Name this connection. The name stands in one word of one line of the server's list.
@@ -312,6 +402,16 @@ class AskingConnection(Connection):
     def on_reply(self, number: int, args: tuple[bytes, ...]) -> None:
         """A packet that answers a request: it answers the oldest one."""
         asked = self._expected[0] if self._expected else None
+        if number == ERROR and (asked is None or asked.abandoned):
+            code, text = (arg.decode("utf-8", "backslashreplace") for arg in args)
+            if code in LAST_WORDS:
+                self._events.append(Dismissed(code, text))
+                return
+        if number == ECHO_RES and isinstance(asked, LoginRequest) and asked.number == OPTION_REQ:
+            # A server that passes over options it does not know.
+            self._expected.popleft()
+            self._events.append(Refused(asked, "", "nothing"))
+            asked = self._expected[0]
         if asked is None:
             self._break(f"{self._told(number, args)} where no request waits for a reply")
         elif number != ERROR and number not in asked.replies:
@@ -321,6 +421,17 @@ class AskingConnection(Connection):
             event = self.answers[number](self, asked, args)
             if not asked.abandoned:
                 self._events.append(event)
+
+    def on_sasl_mechanisms(
+        self, mechanisms: bytes, bindings: bytes, required: bytes, identity: bytes
+    ) -> None:
+        names, types, who = (
+            field.decode("utf-8", "backslashreplace") for field in (mechanisms, bindings, identity)
+        )
+        self._events.append(Offered(_words(names, " "), _words(types, " "), who))
+
+    def on_sasl_expiring(self, left: bytes) -> None:
+        self._events.append(Expiring(number_in(left) / 1000))
 
     def on_text(self, line: bytes) -> None:
         asked = self._expected[0] if self._expected else None

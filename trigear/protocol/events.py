@@ -8,7 +8,7 @@ they stood on the wire; texts of refusals are decoded because people read them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from trigear.model import public
@@ -68,6 +68,55 @@ class Answer(OfRequest):
     """The answer to a text command: its lines, without the dot that closes a list."""
 
     lines: list[bytes]
+
+
+# A login's
+
+
+@dataclass(slots=True)
+class Offered:
+    """SASL_MECHANISMS: how one may log in here, and as whom one is logged in already, if so."""
+
+    mechanisms: tuple[str, ...]
+    bindings: tuple[str, ...]
+    identity: str
+
+
+@dataclass(slots=True)
+class Challenged(OfRequest):
+    """SASL_CHALLENGE."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class LoggedIn(OfRequest):
+    """SASL_OK: the server says that the login is done. ``lifetime`` is in seconds, None for no end.
+
+    Whether that may be believed is up to the mechanism, which has to see the data.
+    """
+
+    identity: str
+    tenant: str
+    roles: tuple[str, ...]
+    lifetime: float | None
+    data: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class Expiring:
+    """SASL_EXPIRING: the login ends in so many seconds."""
+
+    left: float
+
+
+@dataclass(slots=True)
+class Dismissed:
+    """ERROR that answers nothing: the server's last word to one who is not logged in, or not any
+    more."""
+
+    code: str
+    text: str
 
 
 # A client's
@@ -205,6 +254,14 @@ class Disowned:
 
 
 @dataclass(slots=True)
+class Denied:
+    """ERROR because of something that has no reply: this user may not offer that function."""
+
+    code: str
+    text: str
+
+
+@dataclass(slots=True)
 class Cancelled:
     """JOB_CANCELLED: a job that this worker holds is not wanted from it any more.
 
@@ -237,6 +294,11 @@ Event = (
     | Echoed
     | OptionSet
     | Answer
+    | Offered
+    | Challenged
+    | LoggedIn
+    | Expiring
+    | Dismissed
     | Created
     | Update
     | End
@@ -247,6 +309,7 @@ Event = (
     | NoJob
     | Woken
     | Disowned
+    | Denied
     | Cancelled
     | Broken
 )

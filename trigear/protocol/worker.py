@@ -21,7 +21,8 @@ What the worker holds is apart from that cycle: a job is held from its assignmen
 answered for or forgotten, and only then may WORK packets be sent for it. A server that gave the
 job away in the meantime (it took too long) answers with ERROR `JOB_NOT_FOUND`; none of our
 requests can be answered so, hence that ERROR answers none of them and is reported as
-:class:`Disowned`.
+:class:`Disowned`. The same holds for `PERMISSION_DENIED`, which is about a function that was
+offered: :class:`Denied`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from trigear.errors import LocalProtocolError
 from trigear.model import printable
 from trigear.protocol.asking import ANSWERS, AskingConnection, Request, asking_rows
 from trigear.protocol.connection import MAX_PACKET
-from trigear.protocol.events import Assigned, Cancelled, Disowned, Event, NoJob, Woken
+from trigear.protocol.events import Assigned, Cancelled, Denied, Disowned, Event, NoJob, Woken
 from trigear.wire.packets import (
     CAN_DO,
     CAN_DO_TIMEOUT,
@@ -329,6 +330,8 @@ class WorkerConnection(AskingConnection):
     def on_reply(self, number: int, args: tuple[bytes, ...]) -> None:
         if number == ERROR and args[0].upper() == b"JOB_NOT_FOUND":
             self._events.append(Disowned(printable(args[1])))
+        elif number == ERROR and args[0] == b"PERMISSION_DENIED":
+            self._events.append(Denied(printable(args[0]), printable(args[1])))
         else:
             super().on_reply(number, args)
 

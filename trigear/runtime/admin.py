@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from trigear.runtime.address import Address
     from trigear.runtime.client import Client
     from trigear.runtime.values import AnyPriority
+    from trigear.security.sasl_client import Auth
     from trigear.security.tls import ClientTLS
 
 Value = TypeVar("Value")
@@ -219,20 +220,24 @@ async def connect_admin(
     *,
     patience: float = PATIENCE,
     tls: ClientTLS | None = None,
+    auth: Auth | None = None,
 ) -> AsyncIterator[Admin]:
     """Connect to the server that is to be looked into; the body's end hangs up.
 
     Args:
-        address: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`.
+        address: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]`, `gearmans://HOST[:PORT]`
+            (TLS) or `unix:PATH`.
         patience: seconds that a call waits while the server is down, before it raises
             ConnectionLost.
         tls: whom to trust and who we are, as for :func:`trigear.connect`.
+        auth: who to log in as, likewise.
 
     Raises:
         ConnectionLost: on entering, nobody answers there.
+        LoginFailed: the server refuses the login, or it would not be safe.
         ConfigError: this is no address, or a file of TLS cannot be used.
 
     Cancellation: on entering, the attempt is given up.
     """
-    async with connect(address, patience=patience, tls=tls) as client:
+    async with connect(address, patience=patience, tls=tls, auth=auth) as client:
         yield Admin(client)

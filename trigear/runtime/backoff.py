@@ -22,6 +22,12 @@ STEADY_SECONDS: Final = 10.0
 does not count as success, or a server that hangs up on everybody would be called without end."""
 
 
+REFUSED_LEAST: Final = 2.0
+REFUSED_MOST: Final = 60.0
+"""Bounds, in seconds, where a server refuses the login: it will hardly take the next one, and it
+counts what it refuses."""
+
+
 class Backoff:
     """Waiting times with full jitter: anything between nothing and a bound that doubles.
 
@@ -51,6 +57,11 @@ class Backoff:
     def reset(self) -> None:
         """Begin with the first bound again: a connection has held."""
         self._bound = self._least
+
+
+def slow(random: Callable[[], float]) -> Backoff:
+    """Waiting times where a server refuses the login: from a second to a minute."""
+    return Backoff(lambda: 0.5 + random() / 2, least=REFUSED_LEAST, most=REFUSED_MOST)
 
 
 def delay(seconds: float) -> str:

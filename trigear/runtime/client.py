@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
-from trigear.errors import ConnectionLost, JobLost
+from trigear.errors import ConnectionLost, JobLost, LoginFailed
 from trigear.model import Priority, public
 from trigear.protocol import events
 from trigear.protocol.choice import home_of
@@ -30,7 +30,7 @@ from trigear.runtime.address import Address, as_address
 from trigear.runtime.backoff import PATIENCE
 from trigear.runtime.batch import Batch
 from trigear.runtime.greeting import greeting
-from trigear.runtime.link import check_tls, hidden_nursery, open_stream
+from trigear.runtime.link import check_auth, check_tls, hidden_nursery, open_stream
 from trigear.runtime.opening import Opening
 from trigear.runtime.order import IN_DOUBT, Order, background, schedule_order, submission
 from trigear.runtime.pool import Place, Pool, Upstream
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from trigear.protocol.asking import Request
+    from trigear.security.sasl_client import Auth
     from trigear.security.tls import ClientTLS
 
 WITHOUT_TRIO: Final = (
@@ -378,7 +379,7 @@ class Client:
         await self._pool.pick(None)
         answer: Result | None = None
         plain: Upstream | None = None
-        down: ConnectionLost | None = None
+        down: ConnectionLost | LoginFailed | None = None
         for upstream in self._pool.walk(None):
             if not await self._pool.settled(upstream):
                 down = upstream.failure
@@ -413,7 +414,7 @@ class Client:
         """Ask one server after the other about a job, until one knows it."""
         await self._pool.pick(start)
         answer = JobStatus(False, False, 0, 0)
-        down: ConnectionLost | None = None
+        down: ConnectionLost | LoginFailed | None = None
         for upstream in self._pool.walk(start):
             if not await self._pool.settled(upstream):
                 down = upstream.failure
@@ -472,6 +473,7 @@ def connect(
     patience: float = PATIENCE,
     rng: random.Random | None = None,
     tls: ClientTLS | None = None,
+    auth: Auth | None = None,
 ) -> AbstractAsyncContextManager[Client]:
     """Connect to the servers that jobs shall be submitted to; the body's end hangs up.
 
@@ -491,9 +493,13 @@ def connect(
         tls: whom to trust and who we are, which is spoken with every server but those on Unix
             sockets; None: TLS where an address begins with `gearmans://`, trusting the system's
             authorities.
+        auth: who to log in as on every connection, before anything else is said there; a server
+            that knows no logins is not spoken to then. None: nobody.
 
     Raises:
         ConnectionLost: on entering, nobody answers at any of the addresses.
+        LoginFailed: on entering, and in any call when a connection was made again, the servers
+            refuse the login (:class:`LoginRefused`), or it would not be safe.
         ConfigError: this is no address, or a file of TLS cannot be used.
         TypeError: the same, and no text either.
         LocalProtocolError: the client id is not one word.
@@ -504,11 +510,12 @@ def connect(
     for at most two seconds.
     """
     check_tls(tls)
+    check_auth(auth)
     places = []
     for address in addresses or ("localhost",):
         where = as_address(address, "; several servers are several arguments")
         places.append(Place(str(where), partial(open_stream, where, tls)))
-    opening = connect_to(places, client_id=client_id, patience=patience, rng=rng)
+    opening = connect_to(places, client_id=client_id, patience=patience, rng=rng, auth=auth)
     return Opening(opening, "trigear.connect(...)", "client", WITHOUT_TRIO)
 
 
@@ -520,6 +527,7 @@ async def connect_to(
     patience: float = PATIENCE,
     rng: random.Random | None = None,
     wall: Callable[[], float] = time.time,
+    auth: Auth | None = None,
 ) -> AsyncIterator[Client]:
     """As :func:`connect`, where it is up to you how to get to each server, and what time it is:
     ``wall`` tells the seconds since 1970."""
@@ -528,7 +536,7 @@ async def connect_to(
     greet = partial(greeting, None if client_id is None else as_name(client_id))
     greet(ClientConnection())  # who has no proper name shall hear of it here
     lot = rng or random.Random()  # noqa: S311 - jitter, not a secret
-    pool = Pool(places, greet, patience=patience, rng=lot)
+    pool = Pool(places, greet, patience=patience, rng=lot, auth=auth)
     async with hidden_nursery() as nursery:
         try:
             await pool.begin(nursery)
@@ -539,7 +547,11 @@ async def connect_to(
 
 @asynccontextmanager
 async def open_client(
-    stream: trio.abc.Stream, *, name: str = "the server", client_id: str | None = None
+    stream: trio.abc.Stream,
+    *,
+    name: str = "the server",
+    client_id: str | None = None,
+    auth: Auth | None = None,
 ) -> AsyncIterator[Client]:
     """As :func:`connect`, over a stream that leads to the server already; closes it.
 
@@ -549,5 +561,6 @@ async def open_client(
     async def take() -> trio.abc.Stream:
         return stream
 
-    async with connect_to([Place(name, take, lasting=False)], client_id=client_id) as client:
+    place = Place(name, take, lasting=False)
+    async with connect_to([place], client_id=client_id, auth=auth) as client:
         yield client

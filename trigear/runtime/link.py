@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 import trio
 
 from trigear.errors import ConfigError, ConnectionLost, TrigearInternalError
-from trigear.protocol.events import Broken
-from trigear.runtime.values import again, breach, words_for
+from trigear.protocol.events import Broken, Dismissed
+from trigear.protocol.login import is_of_login
+from trigear.runtime.values import again, breach, dismissal, words_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from trigear.protocol.asking import AskingConnection
     from trigear.protocol.events import Event
     from trigear.runtime.address import Address
+    from trigear.runtime.login import Session
+    from trigear.security.sasl_client import Auth
     from trigear.security.tls import ClientTLS
 
 CHUNK: Final = 65536
@@ -53,6 +56,7 @@ class Link(Generic[Column]):
         name: str,
         deliver: Callable[[Event], None],
         ended: Callable[[ConnectionLost], None],
+        session: Session | None,
     ) -> None:
         self.machine = machine
         self.failure: ConnectionLost | None = None
@@ -60,6 +64,7 @@ class Link(Generic[Column]):
         self._name = name
         self._deliver = deliver
         self._ended = ended
+        self._session = session
         self._queued = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
         self._finishing = False
@@ -68,6 +73,11 @@ class Link(Generic[Column]):
         self._over = trio.Event()
         self._written = trio.Event()
         self._scope = trio.CancelScope(shield=True)
+
+    @property
+    def name(self) -> str:
+        """What the peer is called in errors."""
+        return self._name
 
     @property
     def open(self) -> bool:
@@ -119,6 +129,10 @@ class Link(Generic[Column]):
         if not self._holders:
             self._released.unpark_all()
 
+    def give_up(self, failure: ConnectionLost) -> None:
+        """Take the connection for broken."""
+        self._lose(failure)
+
     async def wait_over(self) -> ConnectionLost:
         """Wait until the connection breaks, and return why."""
         await self._over.wait()
@@ -134,6 +148,8 @@ class Link(Generic[Column]):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
                 nursery.start_soon(self._write)
+                if self._session is not None:
+                    nursery.start_soon(self._session.keep, self)
 
     async def _read(self) -> None:
         try:
@@ -150,7 +166,13 @@ class Link(Generic[Column]):
                         lost.__cause__ = event.error
                         self._lose(lost)
                         return
-                    if not self._finishing:
+                    if isinstance(event, Dismissed):
+                        self._lose(ConnectionLost(dismissal(self._name, event)))
+                        return
+                    if is_of_login(event):
+                        if self._session is not None:
+                            self._session.hear(event)
+                    elif not self._finishing:
                         self._deliver(event)
                 if self.machine.out:
                     self.kick()
@@ -214,22 +236,24 @@ async def open_link(
     *,
     deliver: Callable[[Event], None],
     ended: Callable[[ConnectionLost], None],
+    session: Session | None = None,
 ) -> AsyncIterator[Link[Column]]:
     """Serve a stream with a machine while the body runs; closes the stream.
 
     Args:
         stream: what leads to the server. The link owns it from now on.
-        machine: the protocol's state, fresh.
+        machine: the protocol's state, fresh, or logged in.
         name: what the peer is called in errors.
         deliver: called with every event but the last; must not raise.
         ended: called once, when the connection breaks; must not raise.
+        session: the login, to be made anew in time; None: there is none.
 
     Raises:
         What the body raises, and nothing else.
 
     Cancellation: the body is cancelled; then what was queued is sent within :data:`FLUSH_GRACE`.
     """
-    link = Link(stream, machine, name, deliver, ended)
+    link = Link(stream, machine, name, deliver, ended, session)
     async with hidden_nursery() as nursery:
         nursery.start_soon(link._serve)
         try:
@@ -248,6 +272,18 @@ def check_tls(tls: ClientTLS | None) -> None:
         from trigear.security.tls import build_client
 
         build_client(tls)
+
+
+def check_auth(auth: Auth | None) -> None:
+    """See whether this is something to log in with.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if auth is not None:
+        from trigear.runtime import channel
+
+        channel.check_auth(auth)
 
 
 async def open_stream(address: Address, tls: ClientTLS | None = None) -> trio.abc.Stream:

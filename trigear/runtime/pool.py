@@ -2,10 +2,11 @@
 
 Theory of operation. An :class:`Upstream` is a server and, while it is up, the link to it. It is
 *untried* until somebody wants it; then a keeper, a task in the client's hidden nursery, connects,
-watches the connection, and when that breaks connects again, after a time with full jitter. Whoever
+watches the connection, and when that breaks connects again, after a time with full jitter, and a
+longer one where the server refuses the login. Whoever
 submits asks :meth:`Pool.pick` for a server: the first in the order of the walk that is up. An
 untried one gets its chance on the way; one that is down is passed over. If all are down, the caller
-waits until the pool's patience is over.
+waits until the pool's patience is over, unless all of them refuse the login.
 
 Keepers are shielded: what cancels the client's user shall not take the connections away before he
 has left, and what is queued is sent when they are closed.
@@ -19,20 +20,22 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trigear.errors import ConnectionLost
+from trigear.errors import ConnectionLost, LoginFailed, LoginRefused
 from trigear.protocol import events
 from trigear.protocol.choice import walk
 from trigear.protocol.client import ClientConnection, Submission
-from trigear.runtime.backoff import STEADY_SECONDS, Backoff
+from trigear.runtime.backoff import STEADY_SECONDS, Backoff, slow
 from trigear.runtime.link import Link, open_link
-from trigear.runtime.values import again
+from trigear.runtime.values import is_final, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from random import Random
 
     from trigear.protocol.asking import Request
+    from trigear.runtime.login import Session
     from trigear.runtime.waiting import Waiting
+    from trigear.security.sasl_client import Auth
 
 ATTEMPT_SECONDS: Final = 10.0
 """How long one attempt to connect may take: a machine that is switched off does not answer."""
@@ -57,7 +60,7 @@ class Upstream:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.link: Link[ClientConnection] | None = None
-        self.failure: ConnectionLost | None = None
+        self.failure: ConnectionLost | LoginFailed | None = None
         self.wanted = False
         self.scope = trio.CancelScope(shield=True)
         self._waiting: dict[Request, Waiting] = {}
@@ -108,11 +111,12 @@ class Upstream:
         if waiting is not None and waiting.hear(event):
             del self._waiting[event.token]
 
-    def down(self, failure: ConnectionLost) -> None:
+    def down(self, failure: ConnectionLost | LoginFailed) -> None:
         """An attempt failed, or the connection broke."""
         self.link = None
         self.failure = failure
-        self._lose(failure)
+        if isinstance(failure, ConnectionLost):
+            self._lose(failure)
 
     def _lose(self, failure: ConnectionLost | trio.ClosedResourceError) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -128,6 +132,7 @@ class Pool:
         greet: what is said first on each new connection.
         patience: seconds that a caller waits when all servers are down.
         rng: where the choice of the first server and the jitter come from.
+        auth: who to log in as, before anything else is said; None: nobody.
     """
 
     def __init__(
@@ -137,11 +142,13 @@ class Pool:
         *,
         patience: float,
         rng: Random,
+        auth: Auth | None = None,
     ) -> None:
         self.upstreams = [Upstream(place) for place in places]
         self.closed = False
         self._greet = greet
         self._patience = patience
+        self._auth = auth
         self._rng = rng
         self._start = rng.randrange(len(places))
         self._changed = trio.lowlevel.ParkingLot()
@@ -152,9 +159,15 @@ class Pool:
 
         Raises:
             ConnectionLost: none can be reached.
+            LoginFailed: none lets us in.
         """
         self._nursery = nursery
-        await self._pick(self._start, 0)
+        try:
+            await self._pick(self._start, 0)
+        except LoginRefused as error:
+            if not error.temporary:
+                raise
+            await self._pick(self._start, self._patience)
 
     def close(self) -> None:
         """Send what is queued, then close all connections; the nursery waits for it."""
@@ -171,6 +184,7 @@ class Pool:
 
         Raises:
             ConnectionLost: no server could be reached within the patience.
+            LoginFailed: none lets us in.
             trio.ClosedResourceError: the client was left.
 
         Cancellation: nothing was sent.
@@ -188,7 +202,8 @@ class Pool:
                     await self.settled(upstream)
                     break
             else:
-                if not any(upstream.place.lasting for upstream in self.upstreams):
+                lasting = any(upstream.place.lasting for upstream in self.upstreams)
+                if not lasting or all(is_final(upstream.failure) for upstream in self.upstreams):
                     raise self._nobody()
                 with trio.move_on_at(deadline) as scope:
                     await self._changed.park()
@@ -215,50 +230,49 @@ class Pool:
         if self.closed:
             raise trio.ClosedResourceError("this client was left: its block has ended")
 
-    def _nobody(self) -> ConnectionLost:
+    def _nobody(self) -> ConnectionLost | LoginFailed:
         """Why no server can be reached."""
-        failures = [up.failure for up in self.upstreams if up.failure is not None]
-        if len(failures) == 1:
-            return again(failures[0])
-        lost = ConnectionLost(
-            f"none of {len(failures)} servers can be reached: {'; '.join(map(str, failures))}"
-        )
-        lost.__cause__ = failures[0].__cause__
-        return lost
+        return nobody([up.failure for up in self.upstreams if up.failure is not None])
 
     # The keepers
 
     async def _keep(self, upstream: Upstream) -> None:
         """Connect, and connect again whenever the connection breaks."""
-        backoff = Backoff(self._rng.random)
+        backoff, refused = Backoff(self._rng.random), slow(self._rng.random)
         with upstream.scope:
             while True:
                 if await self._serve(upstream) >= STEADY_SECONDS:
                     backoff.reset()
+                    refused.reset()
                 if not upstream.place.lasting:
                     return
-                await trio.sleep(backoff.next())
+                await trio.sleep((refused if is_final(upstream.failure) else backoff).next())
 
     async def _serve(self, upstream: Upstream) -> float:
         """Connect once. Returns how many seconds the connection lived."""
         place = upstream.place
+        machine = ClientConnection()
+        session: Session | None = None
         try:
             with trio.fail_after(ATTEMPT_SECONDS):
                 stream = await place.open()
+                if self._auth is not None:
+                    session = await self._log_in(stream, machine, place.name)
         except trio.TooSlowError:
             within = f"no answer within {ATTEMPT_SECONDS:g} s"
             self._ended(upstream, ConnectionLost(f"no connection to {place.name}: {within}"))
             return 0.0
-        except ConnectionLost as error:
+        except (ConnectionLost, LoginFailed) as error:
             self._ended(upstream, error)
             return 0.0
         began = trio.current_time()
         async with open_link(
             stream,
-            ClientConnection(),
+            machine,
             place.name,
             deliver=upstream.deliver,
             ended=lambda failure: self._ended(upstream, failure),
+            session=session,
         ) as link:
             self._greet(link.machine)
             link.kick()
@@ -267,6 +281,15 @@ class Pool:
             await link.wait_over()
         return trio.current_time() - began
 
-    def _ended(self, upstream: Upstream, failure: ConnectionLost) -> None:
+    async def _log_in(
+        self, stream: trio.abc.Stream, machine: ClientConnection, server: str
+    ) -> Session:
+        # Only here: it brings what knows passwords.
+        from trigear.runtime.login import log_in
+
+        assert self._auth is not None, "there is somebody to log in as"
+        return await log_in(stream, machine, self._auth, server)
+
+    def _ended(self, upstream: Upstream, failure: ConnectionLost | LoginFailed) -> None:
         upstream.down(failure)
         self._changed.unpark_all()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trigear.errors import ConnectionLost
-from trigear.security.layer import TlsLayer
+from trigear.security.layer import HUNG_UP, TlsLayer, refusal
 
 if TYPE_CHECKING:
     from trigear.security.tls import ClientContext
@@ -35,6 +35,7 @@ class TlsStream(trio.abc.Stream):
         self._stream = stream
         self._layer = layer
         self._opened = b""
+        self._spoken = False
 
     @property
     def layer(self) -> TlsLayer:
@@ -52,13 +53,21 @@ class TlsStream(trio.abc.Stream):
         while not self._opened:
             if self._layer.over:
                 return b""
-            data = await self._stream.receive_some(_READ)
+            try:
+                data = await self._stream.receive_some(_READ)
+            except trio.BrokenResourceError:
+                if not self._spoken:
+                    raise trio.BrokenResourceError(HUNG_UP) from None
+                raise
             if not data:
+                if not self._spoken:
+                    raise trio.BrokenResourceError(HUNG_UP)
                 return b""
             try:
                 self._opened = self._layer.open(bytes(data))
             except ssl.SSLError as error:
                 raise trio.BrokenResourceError(refusal(error)) from None
+            self._spoken = self._spoken or bool(self._opened)
         end = len(self._opened) if max_bytes is None else max_bytes
         data, self._opened = self._opened[:end], self._opened[end:]
         return data
@@ -113,19 +122,3 @@ async def secured(
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
-
-
-def refusal(error: ssl.SSLError) -> str:
-    """What went wrong, and what to do, for people."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = str(error.verify_message).lower()
-        return (
-            f"its certificate is not trusted: {why}; name the authority that signed it (ca), and"
-            " the server as its certificate does"
-        )
-    reason = str(error.reason or error).lower().replace("_", " ")
-    if "alert" in reason:
-        return f"it refuses us: {reason}; does it want a client certificate (cert and key)?"
-    if "wrong version number" in reason or "eof" in reason:
-        return f"it does not speak TLS there ({reason}); write gearman:// for plain connections"
-    return f"TLS failed: {reason}"

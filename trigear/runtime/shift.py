@@ -37,10 +37,11 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trigear.errors import ConnectionLost, JobFailed, Refused
+from trigear.errors import ConnectionLost, JobFailed, LoginRefused, Refused
 from trigear.protocol import events
 from trigear.protocol.worker import State, WorkerConnection
 from trigear.runtime.crew import Held
+from trigear.runtime.job import text
 from trigear.runtime.telling import as_result, for_log, in_words
 from trigear.runtime.values import again
 
@@ -187,6 +188,8 @@ class Shift:
         if self._leaving:
             return
         match event:
+            case events.Refused(code="AUTHENTICATION_REQUIRED"):
+                self.crew.fail(LoginRefused(self.link.name, event.code, event.text))
             case events.OptionSet() | events.Refused() if not self._working:
                 self.greeted.set()
             case events.Assigned():
@@ -209,6 +212,9 @@ class Shift:
                     "the server did not take an answer, its job went to somebody else: %s",
                     event.text,
                 )
+            case events.Denied():
+                names = ", ".join(sorted(map(text, self.lane.functions)))
+                self.crew.fail(Refused(event.code, f"{event.text}: doing jobs of {names}"))
             case events.Refused():
                 self.crew.give(self.lane, unused=True)
                 self.crew.fail(Refused(event.code, event.text))

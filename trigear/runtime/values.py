@@ -6,15 +6,23 @@ import math
 import os
 import socket
 import time
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from trigear.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
+from trigear.errors import (
+    WANTS_TLS,
+    ConnectionLost,
+    LocalProtocolError,
+    LoginFailed,
+    LoginRefused,
+    RemoteProtocolError,
+)
 from trigear.model import Priority, printable, public
 from trigear.protocol import events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
 
@@ -122,11 +130,45 @@ def breach(name: str, error: RemoteProtocolError) -> str:
     return f"{name} broke the protocol: {error.text}; is it a Gearman server?"
 
 
-def again(failure: ConnectionLost) -> ConnectionLost:
+_DISMISSED: Final = {
+    "AUTHENTICATION_REQUIRED": "; it serves nobody without a login",
+    "TLS_REQUIRED": f"; {WANTS_TLS}",
+}
+
+
+def dismissal(name: str, event: events.Dismissed) -> str:
+    """What is said of a server that hangs up on who is not logged in."""
+    says = printable(f"{event.text} ({event.code})".encode("utf-8", "backslashreplace"))
+    return f"{name} ended the connection: {says}{_DISMISSED.get(event.code, '')}"
+
+
+Failure = TypeVar("Failure", bound=ConnectionLost | LoginFailed)
+
+
+def is_final(failure: ConnectionLost | LoginFailed | None) -> bool:
+    """Whether there is no point in waiting for the server to take us."""
+    refused = isinstance(failure, LoginFailed)
+    return refused and not (isinstance(failure, LoginRefused) and failure.temporary)
+
+
+def nobody(failures: Sequence[ConnectionLost | LoginFailed]) -> ConnectionLost | LoginFailed:
+    """The error for a client that none of its servers takes."""
+    refusals = [failure for failure in failures if isinstance(failure, LoginFailed)]
+    if len(failures) == 1 or len(refusals) == len(failures):
+        return again(failures[0])
+    lost = ConnectionLost(
+        f"none of {len(failures)} servers can be reached: {'; '.join(map(str, failures))}"
+    )
+    lost.__cause__ = failures[0].__cause__
+    return lost
+
+
+def again(failure: Failure) -> Failure:
     """The same error once more: raised twice, one object would collect tracebacks."""
-    copy = ConnectionLost(*failure.args, in_doubt=failure.in_doubt)
-    copy.__cause__ = failure.__cause__
-    return copy
+    same = copy(failure)
+    same.__cause__ = failure.__cause__
+    same.__traceback__ = None
+    return same
 
 
 def epoch_of(

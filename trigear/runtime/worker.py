@@ -60,25 +60,27 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from trigear.errors import ConnectionLost
+from trigear.errors import ConnectionLost, LoginFailed
 from trigear.model import public
 from trigear.protocol.worker import WorkerConnection
 from trigear.runtime.address import Address, as_address
-from trigear.runtime.backoff import STEADY_SECONDS, Backoff, delay
+from trigear.runtime.backoff import STEADY_SECONDS, Backoff, delay, slow
 from trigear.runtime.crew import Crew, Function, Lane
 from trigear.runtime.job import ThreadJob, WorkerJob, text
-from trigear.runtime.link import check_tls, hidden_nursery, open_link, open_stream
+from trigear.runtime.link import check_auth, check_tls, hidden_nursery, open_link, open_stream
 from trigear.runtime.opening import check_trio
 from trigear.runtime.program import Program, program
 from trigear.runtime.shift import Shift
 from trigear.runtime.telling import watched
 from trigear.runtime.threads import in_thread
-from trigear.runtime.values import as_name
+from trigear.runtime.values import as_name, is_final
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from trigear.runtime.crew import Call
+    from trigear.runtime.login import Session
+    from trigear.security.sasl_client import Auth
     from trigear.security.tls import ClientTLS
 
 __all__ = [
@@ -262,12 +264,14 @@ class Worker:
         *,
         total: int | None = None,
         tls: ClientTLS | None = None,
+        auth: Auth | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Connect to servers and do jobs, until cancelled or drained.
 
         A connection that breaks or cannot be made is tried again, after a wait that grows with
-        the number of failures and is drawn by lot; what is the matter is logged.
+        the number of failures and is drawn by lot; what is the matter is logged. The same holds for
+        a login that is refused by a server which has let us in before.
 
         Args:
             servers: one or several, each `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]`,
@@ -275,11 +279,14 @@ class Worker:
                 function that opens a stream.
             total: how many jobs it does before it drains by itself; None: any number.
             tls: whom to trust and who we are, as for :func:`trigear.connect`.
+            auth: who to log in as on every connection, likewise.
             task_status: for ``nursery.start``, which returns when the functions are announced at
                 one of the servers.
 
         Raises:
             Refused: a server hands out no jobs to this worker.
+            LoginFailed: a server that has not let us in before refuses the login
+                (:class:`LoginRefused`), or it would not be safe.
             ConfigError: an address is none, or a file of TLS cannot be used.
             ValueError: there is no server, or no function, or ``total`` is less than one.
             RuntimeError: this worker runs already; or this is not a Trio program, or a module that
@@ -294,6 +301,7 @@ class Worker:
                 " run it: put that line under `if __name__ == '__main__':`"
             )
         check_tls(tls)
+        check_auth(auth)
         places = places_of(servers, tls)
         if not self._functions:
             raise ValueError("this worker has no functions: register one first")
@@ -306,7 +314,7 @@ class Worker:
         )
         try:
             async with self.handlers():
-                await _work(crew, places, task_status)
+                await _work(crew, places, auth, task_status)
         finally:
             self._crew = None
         if crew.failure is not None:
@@ -457,7 +465,9 @@ def _place(server: Server, tls: ClientTLS | None) -> _Place:
     return _Place(str(address), lambda: open_stream(address, tls))
 
 
-async def _work(crew: Crew, places: list[_Place], task_status: trio.TaskStatus[None]) -> None:
+async def _work(
+    crew: Crew, places: list[_Place], auth: Auth | None, task_status: trio.TaskStatus[None]
+) -> None:
     lanes = crew.lanes()
     started = False
 
@@ -472,7 +482,7 @@ async def _work(crew: Crew, places: list[_Place], task_status: trio.TaskStatus[N
         async with hidden_nursery() as crew.jobs:
             async with hidden_nursery() as nursery:
                 posts = [
-                    _Post(crew, place, lane, nursery, announced)
+                    _Post(crew, place, lane, nursery, announced, auth)
                     for place in places
                     for lane in lanes
                 ]
@@ -495,10 +505,12 @@ class _Post:
     lane: Lane
     nursery: trio.Nursery
     on_announced: Callable[[_Place], object]
+    auth: Auth | None = None
     announced: bool = False
     opening: bool = False
     shifts: list[Shift] = field(default_factory=list)
     backoff: Backoff = field(default_factory=lambda: Backoff(random.random))
+    refused: Backoff = field(default_factory=lambda: slow(random.random))
 
     async def keep(self) -> None:
         """Work here, again after every loss, until the worker drains."""
@@ -506,7 +518,9 @@ class _Post:
             lost = await self._connect()
             if lost is None or self.crew.draining.is_set():
                 continue
-            wait = self.backoff.next()
+            if isinstance(lost, LoginFailed) and is_final(lost) and not self.announced:
+                self.crew.fail(lost)
+            wait = self._wait_after(lost)
             log.warning("%s (trying again in %s)", lost, delay(wait))
             with trio.move_on_after(wait):
                 await self.crew.draining.wait()
@@ -518,7 +532,7 @@ class _Post:
         """Work here on one more connection, as long as it lasts."""
         lost = await self._connect()
         if lost is not None:
-            wait = self.backoff.next()
+            wait = self._wait_after(lost)
             log.info("%s (it was one of several, another one in %s if needed)", lost, delay(wait))
             self.opening = True  # nobody else opens one meanwhile
             with trio.move_on_after(wait):
@@ -529,6 +543,10 @@ class _Post:
         if not self.crew.keepers:
             self.crew.over.set()
 
+    def _wait_after(self, lost: ConnectionLost | LoginFailed) -> float:
+        """Seconds until the next attempt."""
+        return (self.refused if is_final(lost) else self.backoff).next()
+
     def grow(self) -> None:
         """Open another connection if those there are all busy."""
         at_work = self.shifts and all(shift.alone and shift.busy for shift in self.shifts)
@@ -538,27 +556,35 @@ class _Post:
             self.crew.keepers += 1
             self.nursery.start_soon(self._help)
 
-    async def _connect(self) -> ConnectionLost | None:
+    async def _connect(self) -> ConnectionLost | LoginFailed | None:
         """Connect and work until the connection ends; why it was lost, if it was."""
         patience = trio.CancelScope(deadline=trio.current_time() + PATIENCE)
+        machine = WorkerConnection()
+        session: Session | None = None
         with self.crew.until_drained() as waiting, patience:
             try:
                 stream = await self.place.open()
-            except ConnectionLost as error:
+                if self.auth is not None:
+                    from trigear.runtime.login import log_in
+
+                    session = await log_in(stream, machine, self.auth, self.place.name)
+            except (ConnectionLost, LoginFailed) as error:
                 return error
         if patience.cancelled_caught:
             return ConnectionLost(f"no connection to {self.place.name} within {PATIENCE:g} s")
         if waiting.cancelled_caught:
             return None
-        return await self._work_over(stream)
+        return await self._work_over(stream, machine, session)
 
-    async def _work_over(self, stream: trio.abc.Stream) -> ConnectionLost | None:
+    async def _work_over(
+        self, stream: trio.abc.Stream, machine: WorkerConnection, session: Session | None
+    ) -> ConnectionLost | None:
         crew = self.crew
         name = self.place.name
         shift = Shift(crew, self.lane, self.grow)
         async with (
             open_link(
-                stream, WorkerConnection(), name, deliver=shift.deliver, ended=shift.end
+                stream, machine, name, deliver=shift.deliver, ended=shift.end, session=session
             ) as link,
             hidden_nursery() as heart,
         ):
@@ -581,6 +607,7 @@ class _Post:
                 await shift.over.wait()
                 if trio.current_time() - began >= STEADY_SECONDS:
                     self.backoff.reset()
+                    self.refused.reset()
             finally:
                 self.shifts.remove(shift)
                 shift.leave()

@@ -18,6 +18,14 @@ _PIECE: Final = 262144
 """Most plain bytes that are taken out at once; a record has at most 16 KiB of them."""
 
 
+HUNG_UP: Final = (
+    "it hung up right after the TLS handshake: does it want a client certificate, or another one"
+    " (cert and key)?"
+)
+"""What is said of a server that goes before it has said anything. With TLS 1.3 a client's handshake
+is done before the server has judged its certificate."""
+
+
 class TlsLayer:
     """One end of a TLS connection, between two buffers.
 
@@ -120,3 +128,20 @@ class TlsLayer:
     def certificate(self) -> bytes | None:
         """The peer's verified certificate as DER; None if it showed none."""
         return self.tls.getpeercert(binary_form=True)
+
+
+def refusal(error: ssl.SSLError) -> str:
+    """What went wrong, and what to do, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = str(error.verify_message).lower().rstrip(".")
+        if "mismatch" in why:
+            then = "name the server as its certificate does, or give it one for this name"
+        else:
+            then = "name the authority that signed it (ca, or --ca FILE)"
+        return f"its certificate is not trusted: {why}; {then}"
+    reason = str(error.reason or error).lower().replace("_", " ")
+    if "alert" in reason:
+        return f"it refuses us: {reason}; does it want a client certificate (cert and key)?"
+    if "wrong version number" in reason or "eof" in reason:
+        return f"it does not speak TLS there ({reason}); write gearman:// for plain connections"
+    return f"TLS failed: {reason}"

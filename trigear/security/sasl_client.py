@@ -22,6 +22,7 @@ from puresasl.client import SASLClient
 from puresasl.mechanisms import Mechanism
 
 from trigear.errors import ConfigError, LoginFailed
+from trigear.model import public
 from trigear.security.scram import (
     CLIENT_MOST_ITERATIONS,
     HASHES,
@@ -79,7 +80,8 @@ class ClientChannel:
     bindings: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
-class Login:
+@public
+class Auth:
     """Who to log in as, for any number of connections.
 
     Args:
@@ -87,12 +89,12 @@ class Login:
         password: text, or bytes as they are; None: there is none.
         authzid: as whom to act; empty: as oneself.
         external: whether to let the channel say who it is, where it has a client certificate or is
-            a Unix socket.
-        preference: mechanisms that may be used at all, the one to take first first.
+            a Unix socket; None: where there is no name and password.
+        mechanisms: those that may be used at all, the one to take first first.
         require_binding: whether a password may be used only if it is bound to the TLS connection.
-        plaintext_scram: whether SCRAM may be used without TLS to another machine. The password
-            stays secret; the connection belongs to whoever stands in the way.
-        least_iterations, most_iterations: of SCRAM, what a server may ask for.
+        allow_plaintext_scram: whether SCRAM may be used without TLS to another machine. The
+            password stays secret; the connection belongs to whoever stands in the way.
+        min_iterations, max_iterations: of SCRAM, what a server may ask for.
 
     Raises:
         ConfigError: the parts do not go together, or the password cannot be one.
@@ -104,22 +106,22 @@ class Login:
         password: str | bytes | None = None,
         *,
         authzid: str = "",
-        external: bool = True,
-        preference: Iterable[str] = PREFERENCE,
+        external: bool | None = None,
+        mechanisms: Iterable[str] = PREFERENCE,
         require_binding: bool = False,
-        plaintext_scram: bool = False,
-        least_iterations: int = LEAST_ITERATIONS,
-        most_iterations: int = CLIENT_MOST_ITERATIONS,
+        allow_plaintext_scram: bool = False,
+        min_iterations: int = LEAST_ITERATIONS,
+        max_iterations: int = CLIENT_MOST_ITERATIONS,
     ) -> None:
         self.user = user
         self.authzid = authzid
-        self.external = external
-        self.preference = tuple(preference)
+        self.external = not user if external is None else external
+        self.mechanisms = tuple(mechanisms)
         self.require_binding = require_binding
-        self.plaintext_scram = plaintext_scram
-        self.least_iterations = least_iterations
-        self.most_iterations = most_iterations
-        unknown = set(self.preference) - set(PREFERENCE)
+        self.allow_plaintext_scram = allow_plaintext_scram
+        self.min_iterations = min_iterations
+        self.max_iterations = max_iterations
+        unknown = set(self.mechanisms) - set(PREFERENCE)
         if unknown:
             raise ConfigError(
                 "mechanisms",
@@ -142,7 +144,7 @@ class Login:
         self._salted: OrderedDict[tuple[str, bytes, int], bytes] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"Login(user={self.user!r}, authzid={self.authzid!r})"
+        return f"Auth(user={self.user!r}, authzid={self.authzid!r})"
 
     @property
     def has_password(self) -> bool:
@@ -167,8 +169,8 @@ class Login:
             authzid=self.authzid,
             flag=flag,
             binding=binding,
-            least_iterations=self.least_iterations,
-            most_iterations=self.most_iterations,
+            least_iterations=self.min_iterations,
+            most_iterations=self.max_iterations,
             cache=self._salted,
         )
 
@@ -191,7 +193,7 @@ class TrigearSASL(SASLClient):  # type: ignore[misc]  # pure-sasl has no types
 
     Args:
         host: the server, for messages.
-        login: who to log in as.
+        auth: who to log in as.
         channel: what is known of the connection.
         random: a source of random bytes.
     """
@@ -200,10 +202,10 @@ class TrigearSASL(SASLClient):  # type: ignore[misc]  # pure-sasl has no types
     _chosen_mech: Mechanism | None
 
     def __init__(
-        self, host: str, login: Login, channel: ClientChannel, random: Callable[[int], bytes]
+        self, host: str, auth: Auth, channel: ClientChannel, random: Callable[[int], bytes]
     ) -> None:
         super().__init__(host, SERVICE, mechanism=None, qops=[QOP.AUTH])
-        self.login = login
+        self.auth = auth
         self.channel = channel
         self.random = random
         self.offered: frozenset[str] = frozenset()
@@ -220,7 +222,7 @@ class TrigearSASL(SASLClient):  # type: ignore[misc]  # pure-sasl has no types
         """
         self.offered = frozenset(offered)
         reasons = []
-        for name in self.login.preference:
+        for name in self.auth.mechanisms:
             reason = _MECHANISMS[name].why_not(self, name)
             if reason is None and name in self.offered:
                 self.mechanism = name
@@ -290,7 +292,7 @@ class _External(_Mechanism):
 
     @classmethod
     def why_not(cls, sasl: TrigearSASL, name: str) -> str | None:
-        if not sasl.login.external:
+        if not sasl.auth.external:
             return "it is switched off"
         if not (sasl.channel.certificate or sasl.channel.unix):
             return "there is neither a client certificate nor a Unix socket"
@@ -298,7 +300,7 @@ class _External(_Mechanism):
 
     def process(self, challenge: bytes | None = None) -> bytes:
         self.complete = True
-        authzid: str = self.sasl.login.authzid
+        authzid: str = self.sasl.auth.authzid
         return authzid.encode()
 
 
@@ -307,9 +309,9 @@ class _Plain(_Mechanism):
 
     @classmethod
     def why_not(cls, sasl: TrigearSASL, name: str) -> str | None:
-        if not sasl.login.has_password:
+        if not sasl.auth.has_password:
             return "there is no password"
-        if sasl.login.require_binding:
+        if sasl.auth.require_binding:
             return "it cannot be bound to the connection"
         if not (sasl.channel.unix or (sasl.channel.tls and sasl.channel.verified)):
             return "it would tell the password to a server that has not proved who it is"
@@ -317,7 +319,7 @@ class _Plain(_Mechanism):
 
     def process(self, challenge: bytes | None = None) -> bytes:
         self.complete = True
-        message: bytes = self.sasl.login.plain()
+        message: bytes = self.sasl.auth.plain()
         return message
 
 
@@ -327,7 +329,7 @@ class _Scram(_Mechanism):
     def __init__(self, sasl: TrigearSASL, name: str) -> None:
         super().__init__(sasl, name)
         flag, binding = self._binding(sasl, name)
-        self._exchange: ScramClient | None = sasl.login.scram(
+        self._exchange: ScramClient | None = sasl.auth.scram(
             HASHES[name.removesuffix(PLUS)], nonce(sasl.random(NONCE_BYTES)), flag, binding
         )
         self._step = 0
@@ -347,15 +349,15 @@ class _Scram(_Mechanism):
     @classmethod
     def why_not(cls, sasl: TrigearSASL, name: str) -> str | None:
         channel = sasl.channel
-        if not sasl.login.has_password:
+        if not sasl.auth.has_password:
             return "there is no password"
         if name.endswith(PLUS):
             return None if _binding_type(sasl) else "there is nothing to bind to"
-        if sasl.login.require_binding:
+        if sasl.auth.require_binding:
             return "it is not bound to the connection"
         if any(offered.endswith(PLUS) for offered in sasl.offered) and _binding_type(sasl):
             return "a mechanism that is bound to the connection is offered too"
-        if not (channel.tls or channel.unix or channel.loopback or sasl.login.plaintext_scram):
+        if not (channel.tls or channel.unix or channel.loopback or sasl.auth.allow_plaintext_scram):
             return "the connection is neither TLS nor on this machine"
         return None
 
@@ -380,7 +382,7 @@ class _Scram(_Mechanism):
 
 def _binding_type(sasl: TrigearSASL) -> str | None:
     """What to bind to; None if that is not possible, or not wanted."""
-    if not any(name.endswith(PLUS) for name in sasl.login.preference):
+    if not any(name.endswith(PLUS) for name in sasl.auth.mechanisms):
         return None
     return next((kind for kind in _BINDING_TYPES if kind in sasl.channel.bindings), None)
 

@@ -168,9 +168,11 @@ class ServerContext(ssl.SSLContext):
 
 
 class ClientContext(ssl.SSLContext):
-    """A client's context. ``verified`` says whether servers have to prove who they are."""
+    """A client's context. ``verified`` says whether servers have to prove who they are,
+    ``certified`` whether the client has a certificate to show."""
 
     verified: bool = False
+    certified: bool = False
 
 
 class Listening:
@@ -243,6 +245,7 @@ def build_client(settings: ClientTLS) -> ClientContext:
     if settings.certificate:
         _check_pair(settings.certificate, settings.key)
         _load_pair(context, settings.certificate, settings.key)
+        context.certified = True
     return context
 
 

@@ -548,7 +548,7 @@ LOGIN_OPTION: Final = b"sasl"
 EXTENDED_OPTION: Final = b"trigear"
 
 REPLIES: Final = frozenset(
-    {ERROR, *(number for row in (*_ROWS, *_EXTENSIONS) for number in row.replies)}
+    {ERROR, *(number for row in (*_ROWS, *_EXTENSIONS, *_LOGINS) for number in row.replies)}
 )
 """The types that answer a request, in the order of the requests."""
 
