@@ -11,7 +11,8 @@ from tests.security.chance import dice
 from tests.security.logins import BINDINGS, PENCIL, SALT
 from trigear.engine import guarded, logins
 from trigear.engine.config import EngineConfig
-from trigear.engine.logins import Logins, Way
+from trigear.engine.doors import Way
+from trigear.engine.logins import Logins
 from trigear.model import CloseReason
 from trigear.security.mechs import Authenticator, Channel, LoginSettings
 from trigear.security.scram import SHA_256, ScramClient, Verifier
@@ -200,7 +201,7 @@ def test_only_so_many_packets_and_bytes_are_heard_before_a_login(world: Guarded)
 def test_who_does_not_log_in_in_time_is_told_and_left(world: Guarded) -> None:
     caller, text = world.caller(), world.caller()
     text.command(b"version")
-    world.pass_time(guarded.DEADLINE + 1)
+    world.pass_time(logins.DEADLINE + 1)
     late = ("ERROR", b"AUTHENTICATION_TIMEOUT", b"Authentication timed out")
     assert caller.heard() == [late]
     assert caller.end() is CloseReason.LOGIN_LATE

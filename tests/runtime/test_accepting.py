@@ -12,8 +12,9 @@ import trio
 from tests.runtime.calling import calling, local
 from trigear.engine.config import Keepalive, ServerConfig
 from trigear.errors import ConfigError
+from trigear.runtime.accepting import set_options
 from trigear.runtime.listeners import bind
-from trigear.runtime.server import _set_options, open_server
+from trigear.runtime.server import open_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,7 @@ def test_the_system_takes_every_keepalive_that_a_configuration_may_have(
         socket.TCP_USER_TIMEOUT,
     )
     with socket.socket() as sock:
-        _set_options(sock, keepalive)
+        set_options(sock, keepalive)
         taken = [sock.getsockopt(socket.IPPROTO_TCP, option) for option in options]
     assert keepalive.user_timeout is not None
     assert taken == [
@@ -52,7 +53,7 @@ def test_the_system_takes_none_beyond(name: str, value: int) -> None:
     keepalive = Keepalive()
     object.__setattr__(keepalive, name, value)
     with socket.socket() as sock, pytest.raises(OSError, match="Invalid argument"):
-        _set_options(sock, keepalive)
+        set_options(sock, keepalive)
 
 
 async def test_a_connection_that_cannot_be_set_up_is_dropped_and_the_next_one_is_served(

@@ -10,7 +10,8 @@ from tests.security.certificates import CLIENT, SERVER, Authority
 from tests.security.chance import dice
 from tests.security.logins import PENCIL
 from trigear.engine.config import ServerConfig
-from trigear.engine.logins import Logins, Way
+from trigear.engine.doors import Way
+from trigear.engine.logins import Logins
 from trigear.runtime.address import parse_address
 from trigear.runtime.link import open_stream
 from trigear.runtime.server import open_server
@@ -37,7 +38,8 @@ certs = ["cn:alice"]
 
 def logins() -> Logins:
     users = Users.parse(ALICE)
-    return Logins(Authenticator(users, LoginSettings(), Throttle(), bytes(32), dice()), Way)
+    ways = [Way.SASL, Way.MTLS, Way.PEER]
+    return Logins(Authenticator(users, LoginSettings(), Throttle(), bytes(32), dice()), ways)
 
 
 async def test_password_is_checked_while_others_are_served(tmp_path: Path) -> None:

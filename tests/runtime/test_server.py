@@ -21,9 +21,10 @@ from trigear.engine.config import EngineConfig, FunctionSettings, Keepalive, Ser
 from trigear.errors import ConfigError, TrigearInternalError
 from trigear.model import CloseReason
 from trigear.runtime import hub, server
+from trigear.runtime.accepting import ACCEPTS
 from trigear.runtime.link import hidden_nursery
 from trigear.runtime.listeners import bind
-from trigear.runtime.server import ACCEPTS, DRAIN_LOOK, Server, open_server, serve
+from trigear.runtime.server import DRAIN_LOOK, Server, open_server, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,9 +43,9 @@ class Watched(hub.Hub):
         Watched.latest = self
         self.added: list[socket.socket] = []
 
-    def add(self, sock: socket.socket, address: str) -> None:
+    def add(self, sock: socket.socket, *args: object, **kwargs: object) -> None:
         self.added.append(sock)
-        super().add(sock, address)
+        super().add(sock, *args, **kwargs)  # type: ignore[arg-type]
 
 
 @pytest.fixture

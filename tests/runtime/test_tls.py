@@ -310,7 +310,7 @@ async def test_one_address_cannot_keep_others_from_their_handshakes(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handshakes, "OPEN_PER_ADDRESS", 1)
-    async with open_server(secure(files.server())) as server:
+    async with open_server(secure(files.server(), limit_exempt=())) as server:
         where = parse_address(server.addresses[0])
 
         async def connected(source: str) -> trio.SocketStream:

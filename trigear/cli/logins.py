@@ -134,7 +134,7 @@ class Users:
     """
 
     def __init__(self, plan: LoginPlan, owners: Collection[int] = ()) -> None:
-        from trigear.engine.guarded import Way
+        from trigear.engine.doors import Way
         from trigear.engine.logins import Logins
         from trigear.security.mechs import Authenticator, LoginSettings
         from trigear.security.throttle import Throttle

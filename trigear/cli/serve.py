@@ -34,7 +34,7 @@ from trigear.errors import TrigearError
 from trigear.model import counted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from trigear.cli.plan import PidFileSettings, Plan
     from trigear.engine.config import ServerConfig
@@ -64,7 +64,7 @@ def check(plan: Plan) -> int:
         logins.Users(plan.logins, () if user is None else (user.uid,))
     elif not plan.insecure_open:
         exposure.refuse_exposure(wide)
-    tls.opened(plan.config.tls)
+    tls.opened(plan.config)
     plan.store.check()
     results = results_of(plan)
     elsewhere = "" if results is None else f"; results: {results.name}"
@@ -155,7 +155,7 @@ class Launch:
         descriptors = process.raise_descriptor_limit(plan.descriptors)
         if plan.daemon:
             self.daemon = process.detach()
-        listening = tls.opened(plan.config.tls)
+        listening = tls.opened(plan.config)
         sockets = self.bind()
         if plan.pid_file is not None:
             self.pid_file = self.write_pid_file(plan.pid_file)
@@ -225,7 +225,7 @@ class Service:
         self.descriptors = descriptors
         self.status = Status.DONE
 
-    async def run(self, sockets: list[socket.socket], listening: Listening | None) -> int:
+    async def run(self, sockets: list[socket.socket], listening: Mapping[str, Listening]) -> int:
         """Serve on ``sockets`` until a signal ends it; returns the exit status."""
         import trio
 

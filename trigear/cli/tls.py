@@ -15,6 +15,7 @@ from trigear.runtime.address import parse_address
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from trigear.engine.config import ServerConfig
     from trigear.security.tls import Listening, ServerTLS
 
 VERSIONS: Final = ("1.2", "1.3")
@@ -125,14 +126,12 @@ def settings_of(
         raise ConfigError(_OPTION_OF[error.setting], rest) from error
 
 
-def opened(settings: ServerTLS | None) -> Listening | None:
-    """The files read and tried out; to be done while the process may read them.
+def opened(config: ServerConfig) -> Mapping[str, Listening]:
+    """The files of every address read and tried out; to be done while the process may read them.
 
     Raises:
         ConfigError: one cannot be used.
     """
-    if settings is None:
-        return None
-    from trigear.security.tls import Listening
+    from trigear.runtime.accepting import tls_of
 
-    return Listening(settings, time.time())
+    return tls_of(config, time.time())

@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from trigear.broker.outcomes import OUTCOMES
+from trigear.engine.doors import (
+    LOOPBACK,
+    MOST_UNKNOWN,
+    MOST_UNKNOWN_PER_ADDRESS,
+    Door,
+    network_of,
+)
 from trigear.errors import ConfigError
 from trigear.protocol.connection import MAX_PACKET
 
@@ -191,6 +197,24 @@ class Keepalive:
 
 
 @dataclass(frozen=True, slots=True)
+class ListenerConfig:
+    """What one address has of its own; None: what holds for the whole server.
+
+    Args:
+        allow: networks whose addresses may connect; empty allows all.
+        tls: how TLS is spoken there.
+        door: how those who connect become known.
+    """
+
+    allow: tuple[str, ...] | None = None
+    tls: ServerTLS | None = None
+    door: Door | None = None
+
+
+_COMMON: Final = ListenerConfig()
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """A server with its sockets.
 
@@ -205,6 +229,12 @@ class ServerConfig:
         grace: seconds a draining server waits for running jobs; None waits without limit.
         compat_gearmand: whether the server shows gearmand's face.
         tls: how TLS is spoken at `gearmans://` addresses; None if there are none.
+        listeners: what single addresses have of their own, as they stand in ``listen``.
+        max_unauthenticated: connections of one listener whose peers are not known yet, above which
+            it accepts no more; 0 for any number.
+        max_unauthenticated_per_address: those of them from one address, above which more are
+            refused; 0 for any number.
+        limit_exempt: networks to which no bound per address applies.
     """
 
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -216,6 +246,14 @@ class ServerConfig:
     grace: float | None = 30.0
     compat_gearmand: bool = False
     tls: ServerTLS | None = None
+    listeners: Mapping[str, ListenerConfig] = field(default_factory=lambda: MappingProxyType({}))
+    max_unauthenticated: int = MOST_UNKNOWN
+    max_unauthenticated_per_address: int = MOST_UNKNOWN_PER_ADDRESS
+    limit_exempt: tuple[str, ...] = LOOPBACK
+
+    def own(self, address: str) -> ListenerConfig:
+        """What an address of ``listen`` has of its own."""
+        return self.listeners.get(address, _COMMON)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -225,9 +263,6 @@ class ServerConfig:
         if self.grace is not None and self.grace < 0:
             raise ConfigError("grace", f"{self.grace} s is negative")
         for network in self.allow:
-            try:
-                ip_network(network, strict=False)
-            except ValueError as error:
-                raise ConfigError(
-                    "allow", f"{network!r} is no network", "write 10.0.0.0/8 or ::1"
-                ) from error
+            network_of(network, "allow")
+        for network in self.limit_exempt:
+            network_of(network, "limit-exempt")

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from trigear.broker.jobs import Job
     from trigear.broker.peers import Peer
     from trigear.engine.config import EngineConfig
+    from trigear.engine.doors import Arrival
     from trigear.engine.gate import Pending, Together
     from trigear.engine.logins import Check, Logins
     from trigear.engine.reads import Fetch
@@ -156,7 +157,12 @@ class Engine:
     # Connections
 
     def connection_opened(
-        self, number: int, address: str, now: Now, channel: Channel | None = None
+        self,
+        number: int,
+        address: str,
+        now: Now,
+        channel: Channel | None = None,
+        arrival: Arrival | None = None,
     ) -> Session:
         """A peer connected.
 
@@ -166,12 +172,13 @@ class Engine:
             now: the time.
             channel: what is known of the connection without asking, where peers have to say who
                 they are; None: no more than the address.
+            arrival: by which door it came, and when; None: by the usual one, just now.
         """
         self.now = now
         if self.logins is None:
             session = Session(self, number, address)
         else:
-            session = self.logins.opened(self, number, address, channel)
+            session = self.logins.opened(self, number, address, channel, arrival)
         self._sessions[number] = session
         return session
 

@@ -16,19 +16,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
 import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.broker.peers import Peer
+from trigear.engine.doors import Way
 from trigear.engine.scheduler import Refusal as NoSchedule
 from trigear.engine.session import Session
 from trigear.model import CloseReason, printable
 from trigear.protocol import auth
 from trigear.protocol.auth import Login, Refusal
 from trigear.security import mechs
-from trigear.security.policy import EVERY, Identity, Matcher, Rights, Role
+from trigear.security.policy import EVERY, NETWORK, Identity, Matcher, Rights, Role
 from trigear.wire import commands
 from trigear.wire.codec import Handler, Row, response, rows_for
 from trigear.wire.commands import err
@@ -53,6 +53,7 @@ from trigear.wire.packets import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trigear.engine.doors import Arrival
     from trigear.engine.engine import Engine
     from trigear.engine.logins import Check, Logins
     from trigear.model import Now
@@ -60,9 +61,6 @@ if TYPE_CHECKING:
     from trigear.security.users import Changes, Users
 
 log: Final = logging.getLogger("trigear.engine")
-
-DEADLINE: Final = 15.0
-"""Seconds from connecting within which one must have logged in."""
 
 GRACE: Final = 60.0
 """Seconds in which a worker whose login has run out may finish the jobs it holds."""
@@ -89,14 +87,6 @@ NOBODY: Final = ""
 """Name of the tenant of those who are not logged in. No other tenant can have it."""
 
 
-class Way(enum.Enum):
-    """How a server comes to know who its peers are."""
-
-    SASL = "sasl"
-    MTLS = "mtls"
-    PEER = "peer"
-
-
 class GuardedSession(Session):
     """The engine's end of a connection whose peer has to say who it is.
 
@@ -106,9 +96,11 @@ class GuardedSession(Session):
         number: see :class:`Session`.
         address: see :class:`Session`.
         channel: what is known of the connection without asking.
+        arrival: how it came, and when.
     """
 
     __slots__ = (
+        "_arrival",
         "_bytes",
         "_channel",
         "_check",
@@ -120,14 +112,24 @@ class GuardedSession(Session):
         "_packets",
         "_rights",
         "_timers",
+        "_used",
+        "_ways",
         "identity",
     )
 
     def __init__(
-        self, engine: Engine, logins: Logins, number: int, address: str, channel: Channel
+        self,
+        engine: Engine,
+        logins: Logins,
+        number: int,
+        address: str,
+        channel: Channel,
+        arrival: Arrival,
     ) -> None:
         super().__init__(engine, number, address)
         self._logins = logins
+        self._arrival = arrival
+        self._ways = arrival.door.ways
         self._channel = channel
         self._login = Login()
         self._exchange: Exchange | None = None
@@ -137,13 +139,16 @@ class GuardedSession(Session):
         self._packets = self._bytes = 0
         self._timers: list[list[Any]] = []
         self._rights = Rights(None)
+        self._used = False
+        """Whether jobs were submitted here, so that the connection is somebody's for good."""
         self.identity: Identity | None = None
         """Whose connection it is; None before a login."""
         self.peer = Peer(engine.broker.tenant(NOBODY), self)
         self.decoder.max_packet = min(MOST_BODY, engine.config.max_packet)
-        known = logins.implicit(channel, engine.now)
+        known = logins.implicit(channel, arrival.door, engine.now)
         if known is None:
-            self._after(DEADLINE, self._too_late)
+            waited = engine.now.monotonic - arrival.since
+            self._after(max(0.0, logins.deadline - waited), self._too_late)
         else:
             self._login.known()
             self._become(known)
@@ -161,6 +166,11 @@ class GuardedSession(Session):
             self._decoding = False
 
     def ended(self) -> None:
+        self._arrival.over()
+        self._stop()
+
+    def _stop(self) -> None:
+        """Nothing that was begun is gone on with."""
         self._forget_timers()
         self._exchange = None
         if self._check is not None:
@@ -172,9 +182,11 @@ class GuardedSession(Session):
     def _become(self, identity: Identity) -> None:
         """The one place where a connection gets an identity."""
         engine = self._engine
+        self._arrival.over()
         self.identity = identity
         if self.peer.tenant.name != identity.tenant:
-            # Only from nobody's: another user's connection never becomes somebody else's.
+            # Only from nobody's, or from a network's where nothing was done yet: what one user did
+            # never becomes somebody else's.
             self.peer = Peer(engine.broker.tenant(identity.tenant), self)
         self.decoder.max_packet = engine.config.max_packet
         self._rights = Rights(identity)
@@ -189,7 +201,7 @@ class GuardedSession(Session):
     def renew(self, users: Users, changes: Changes) -> bool:
         """There are other users now; returns whether that ends the connection."""
         identity = self.identity
-        if identity is None:
+        if identity is None or identity.method == NETWORK:
             return False
         name = identity.principal.rpartition("/")[2]
         names = {name, identity.authcid}
@@ -241,7 +253,7 @@ class GuardedSession(Session):
         self._timers.clear()
 
     def _too_late(self, now: Now) -> None:
-        self.ended()
+        self._stop()
         self._say(self._login.close(auth.TIMEOUT))
         self.close(CloseReason.LOGIN_LATE)
 
@@ -276,7 +288,7 @@ class GuardedSession(Session):
         self._say(refusal)
         if refusal.closes:
             log.warning("%r is refused: %s", self, refusal.code)
-            self.ended()
+            self._stop()
             self.hold()
             self._after(self._logins.delay(), self._close_late)
 
@@ -291,7 +303,7 @@ class GuardedSession(Session):
     def _refuse_now(self, refusal: Refusal) -> None:
         self._say(refusal)
         if refusal.closes:
-            self.ended()
+            self._stop()
             self.close(CloseReason.NOT_LOGGED_IN)
         else:
             self.go_on()
@@ -325,7 +337,7 @@ class GuardedSession(Session):
         self._in_text = False
         if not self._goes():
             return
-        if option.lower() != LOGIN_OPTION or Way.SASL not in self._logins.ways:
+        if option.lower() != LOGIN_OPTION or Way.SASL not in self._ways:
             super().on_option_req(option)
             return
         self._login.asked = True
@@ -425,7 +437,11 @@ class GuardedSession(Session):
     def _succeed(self, done: mechs.Done) -> None:
         self._exchange = None
         new, old = done.identity, self.identity
-        same = old is None or (old.principal, old.tenant) == (new.principal, new.tenant)
+        same = (
+            old is None
+            or (old.principal, old.tenant) == (new.principal, new.tenant)
+            or (old.method == NETWORK and self._clean)
+        )
         refusal = self._login.succeeded(same=same)
         if refusal is not None:
             log.warning("%r: cannot become %s", self, new.principal)
@@ -442,6 +458,20 @@ class GuardedSession(Session):
         fields = (new.principal, new.tenant, ",".join(new.role_names), str(left))
         self.send(response(SASL_OK, *(field.encode() for field in fields), done.data))
 
+    @property
+    def _clean(self) -> bool:
+        """Whether nothing was done here by which the connection is somebody's."""
+        peer = self.peer
+        return not (self._used or self.name != b"-" or peer.abilities or peer.jobs or peer.waiting)
+
+    def _submit(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as they came
+        self._used = True
+        super()._submit(*args, **options)
+
+    def on_submit_job_sched(self, function: bytes, unique: bytes, *fields: bytes) -> None:
+        self._used = True
+        super().on_submit_job_sched(function, unique, *fields)
+
     # Text
 
     def on_command(self, line: bytes) -> None:
@@ -451,7 +481,7 @@ class GuardedSession(Session):
             return
         words = commands.words_of(line)
         first = words[0].lower()
-        if first == b"auth" and Way.SASL in self._logins.ways:
+        if first == b"auth" and Way.SASL in self._ways:
             self._on_auth(words[1:])
             return
         command = commands.find(words)

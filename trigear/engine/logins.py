@@ -12,14 +12,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.broker.timers import Timers
-from trigear.engine.guarded import DEADLINE, GuardedSession, Way
+from trigear.engine.doors import Arrival, Door, Way
+from trigear.engine.guarded import GuardedSession
+from trigear.engine.session import Session
 from trigear.security.mechs import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from trigear.engine.engine import Engine
-    from trigear.engine.session import Session
     from trigear.model import Now
     from trigear.security.mechs import Authenticator
     from trigear.security.policy import Identity
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 DELAY: Final = 1.0
 """Seconds after which a failure is answered, give or take a fifth."""
 
+DEADLINE: Final = 15.0
+"""Seconds from connecting within which one must have logged in."""
+
 CHECKS: Final = 64
 """Passwords that may wait to be checked."""
-
-MOST_WAIT: Final = DEADLINE / 2
-"""Seconds that the last of them may have to wait."""
 
 
 class Check:
@@ -51,12 +52,20 @@ class Logins:
 
     Args:
         authenticator: knows the users and the mechanisms.
-        ways: how peers may become known.
+        ways: how peers may become known at an address that says nothing else; or the whole door.
+        deadline: seconds from connecting within which one must have logged in.
     """
 
-    def __init__(self, authenticator: Authenticator, ways: Iterable[Way]) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        ways: Iterable[Way] | Door,
+        *,
+        deadline: float = DEADLINE,
+    ) -> None:
         self.authenticator = authenticator
-        self.ways = frozenset(ways)
+        self.door = ways if isinstance(ways, Door) else Door(frozenset(ways))
+        self.deadline = deadline
         self.timers = Timers()
         self._waiting: deque[Check] = deque()
         self._began = 0.0
@@ -64,18 +73,30 @@ class Logins:
         """How long a check takes, as far as is known."""
 
     def opened(
-        self, engine: Engine, number: int, address: str, channel: Channel | None
-    ) -> GuardedSession:
+        self,
+        engine: Engine,
+        number: int,
+        address: str,
+        channel: Channel | None,
+        arrival: Arrival | None,
+    ) -> Session:
         """A connection; see :meth:`trigear.engine.engine.Engine.connection_opened`."""
-        return GuardedSession(engine, self, number, address, channel or Channel(address))
+        if arrival is None:
+            arrival = Arrival(self.door, address, engine.now.monotonic, None)
+        if arrival.door.open:
+            return Session(engine, number, address)
+        channel = channel or Channel(address)
+        return GuardedSession(engine, self, number, address, channel, arrival)
 
-    def implicit(self, channel: Channel, now: Now) -> Identity | None:
-        """Who somebody is without saying so."""
+    def implicit(self, channel: Channel, door: Door, now: Now) -> Identity | None:
+        """Who somebody is without saying so, at this door."""
         found = None
-        if Way.MTLS in self.ways:
+        if Way.MTLS in door.ways:
             found = self.authenticator.by_certificate(channel, now)
-        if found is None and Way.PEER in self.ways:
+        if found is None and Way.PEER in door.ways:
             found = self.authenticator.by_uid(channel, now)
+        if found is None and Way.NETWORK in door.ways:
+            found = door.networks.find(channel.address)
         return found
 
     def renew_users(self, users: Users, sessions: Iterable[Session]) -> int:
@@ -98,7 +119,7 @@ class Logins:
     def offer(self, session: GuardedSession, work: Callable[[], int]) -> Check | None:
         """Have work done for a session; None if too many wait already."""
         waiting = len(self._waiting)
-        if waiting >= CHECKS or waiting * self._seconds > MOST_WAIT:
+        if waiting >= CHECKS or waiting * self._seconds > self.deadline / 2:
             return None
         check = Check(session, work)
         self._waiting.append(check)

@@ -23,6 +23,7 @@ from trigear.wire.packets import ERROR
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from trigear.engine.doors import Arrival
     from trigear.runtime.hub import Hub
     from trigear.security.tls import Listening
 
@@ -57,13 +58,11 @@ class Handshakes:
 
     Args:
         hub: who serves them.
-        tls: the server's side of TLS; who comes gets its context of the moment.
         seconds: how long a handshake may take.
     """
 
-    def __init__(self, hub: Hub, tls: Listening, seconds: float = SECONDS) -> None:
+    def __init__(self, hub: Hub, seconds: float = SECONDS) -> None:
         self._hub = hub
-        self._tls = tls
         self._seconds = seconds
         self._threads = trio.CapacityLimiter(THREADS)
         self._all = trio.CapacityLimiter(OPEN)
@@ -74,32 +73,38 @@ class Handshakes:
         """Wait until one more may be welcomed; has to be followed by :meth:`welcome`."""
         await self._room.acquire()
 
-    async def welcome(self, sock: socket.socket, address: str, *, exempt: bool = False) -> None:
+    async def welcome(
+        self, sock: socket.socket, tls: Listening, arrival: Arrival, *, exempt: bool = False
+    ) -> None:
         """Do the handshake with a peer that has connected, and hand the connection over.
 
         Args:
             sock: the connection, whose owner this becomes; not blocking.
-            address: the peer's address as text.
+            tls: the server's side of TLS; who comes gets its context of the moment.
+            arrival: where it comes from, and when.
             exempt: whether the bound per address does not hold for it.
 
         Cancelling it closes the connection.
         """
+        address = arrival.address
         try:
             async with self._turn(address, exempt), self._all:
                 with trio.move_on_after(self._seconds) as scope:
-                    layer = await self._shake(sock, address)
+                    layer = await self._shake(sock, tls, address)
                     if layer is not None:
-                        self._hub.add(sock, address, layer)
+                        self._hub.add(sock, address, layer, arrival)
                         return
                 if scope.cancelled_caught:
                     log.info("%s: no TLS handshake within %g s", address, self._seconds)
         except OSError as error:
             log.info("%s: lost during the TLS handshake: %s", address, error.strerror or error)
         except BaseException:
+            arrival.over()
             sock.close()
             raise
         finally:
             self._room.release()
+        arrival.over()
         sock.close()
 
     @asynccontextmanager
@@ -118,7 +123,7 @@ class Handshakes:
             if not statistics.borrowed_tokens and not statistics.tasks_waiting:
                 self._addresses.pop(address, None)
 
-    async def _shake(self, sock: socket.socket, address: str) -> TlsLayer | None:
+    async def _shake(self, sock: socket.socket, tls: Listening, address: str) -> TlsLayer | None:
         """The layer of a connection whose handshake is done; None if it failed."""
         data = await _receive(sock)
         if not data:
@@ -127,7 +132,7 @@ class Handshakes:
             log.info("%s: speaks plainly on a port that wants TLS", address)
             await _bid_farewell(sock, _PLAIN_TEXT if data[0] else _PLAIN_PACKET)
             return None
-        layer = TlsLayer(self._tls.context)
+        layer = TlsLayer(tls.context)
         while True:
             layer.feed(data)
             try:

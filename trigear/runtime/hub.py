@@ -49,6 +49,7 @@ from trigear.runtime.clock import now
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trigear.engine.doors import Arrival
     from trigear.engine.engine import Engine
     from trigear.engine.session import Session
     from trigear.security.layer import TlsLayer
@@ -162,18 +163,25 @@ class Hub:
 
     # Connections
 
-    def add(self, sock: socket.socket, address: str, layer: TlsLayer | None = None) -> None:
+    def add(
+        self,
+        sock: socket.socket,
+        address: str,
+        layer: TlsLayer | None = None,
+        arrival: Arrival | None = None,
+    ) -> None:
         """Serve a connected socket; the hub owns it from here on.
 
         Args:
             sock: the socket.
             address: the peer's address as text.
             layer: TLS, whose handshake is done; None for none.
+            arrival: by which door it came, and when, where peers have to say who they are.
         """
         sock.setblocking(False)
         self._number += 1
         channel = self.channel_of(sock, address, layer)
-        session = self._engine.connection_opened(self._number, address, now(), channel)
+        session = self._engine.connection_opened(self._number, address, now(), channel, arrival)
         link = Link(sock, session, layer)
         self._links[link.fd] = link
         self._by_number[session.number] = link

@@ -23,12 +23,20 @@ class ListeningSocket(socket.socket):
     """A bound socket that knows what it is for."""
 
     address: Address
-    """What the configuration asks for, as it is written there."""
+    """What the configuration asks for."""
+
+    setting: str
+    """The same as it is written there."""
 
 
 def is_tls(sock: socket.socket) -> bool:
     """Whether TLS is spoken by those who connect to this listener."""
     return isinstance(sock, ListeningSocket) and sock.address.tls
+
+
+def setting_of(sock: socket.socket) -> str:
+    """What the configuration calls the address of this listener; empty if it does not."""
+    return sock.setting if isinstance(sock, ListeningSocket) else ""
 
 
 def bind(config: ServerConfig) -> list[socket.socket]:
@@ -48,15 +56,18 @@ def bind(config: ServerConfig) -> list[socket.socket]:
         for text in config.listen:
             address = parse_address(text, default_port=config.port, setting="listen")
             if address.path is not None:
-                sockets.append(_bind_unix(address, address.path, config.backlog))
-            elif address.tls and config.tls is None:
+                found = [_bind_unix(address, address.path, config.backlog)]
+            elif address.tls and config.tls is None and config.own(text).tls is None:
                 raise ConfigError(
                     f"listen {address}",
                     "it asks for TLS, and there is no certificate",
                     "name one with --cert and --key",
                 )
             else:
-                sockets += _bind_tcp(address, config.backlog)
+                found = _bind_tcp(address, config.backlog)
+            for bound in found:
+                bound.setting = text
+            sockets += found
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -64,7 +75,7 @@ def bind(config: ServerConfig) -> list[socket.socket]:
     return sockets
 
 
-def _bind_tcp(address: Address, backlog: int) -> list[socket.socket]:
+def _bind_tcp(address: Address, backlog: int) -> list[ListeningSocket]:
     try:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -73,7 +84,7 @@ def _bind_tcp(address: Address, backlog: int) -> list[socket.socket]:
         raise ConfigError(
             f"listen {address}", f"{address.host!r} cannot be resolved: {error.strerror}"
         ) from error
-    sockets: list[socket.socket] = []
+    sockets: list[ListeningSocket] = []
     absent: OSError | None = None
     for family, kind, protocol, _, where in dict.fromkeys(found):
         sock = None
@@ -111,7 +122,7 @@ def _refusal(address: Address, error: OSError) -> ConfigError:
     return ConfigError(f"listen {address}", os.strerror(code).lower(), remedies.get(code, ""))
 
 
-def _bind_unix(address: Address, path: str, backlog: int) -> socket.socket:
+def _bind_unix(address: Address, path: str, backlog: int) -> ListeningSocket:
     """Bind a Unix socket for this user and group; a socket left behind by a dead server goes."""
     _remove_stale(path)
     sock = ListeningSocket(socket.AF_UNIX, socket.SOCK_STREAM)

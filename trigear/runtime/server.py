@@ -15,38 +15,37 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
 import random
-import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trigear.engine.config import Keepalive, ServerConfig
+from trigear.engine.config import ServerConfig
 from trigear.engine.engine import Engine, Statistics
 from trigear.engine.gate import STALL_SECONDS
 from trigear.engine.handles import HandleMint
 from trigear.errors import StoreFenced, StoreUnusable, TrigearInternalError
 from trigear.model import TERM_SHIFT, CloseReason, counted
+from trigear.runtime.accepting import Acceptor, renew_tls, tls_of
 from trigear.runtime.clock import now
 from trigear.runtime.committer import Committer
 from trigear.runtime.handshakes import Handshakes
 from trigear.runtime.hub import LINGER, Hub
 from trigear.runtime.link import hidden_nursery
-from trigear.runtime.listeners import address_text, bind, is_tls, peer_text, unlink_unix
+from trigear.runtime.listeners import address_text, bind, unlink_unix
 from trigear.runtime.loading import Loading, opened
 from trigear.runtime.reader import Reader, from_store
 from trigear.runtime.results import Keeper, results_opened
 from trigear.stores.base import KEY_BYTES, Owner, Tenure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    import socket
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from trigear.engine.logins import Logins
     from trigear.security.tls import Listening
@@ -56,16 +55,8 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("trigear.server")
 
-ACCEPTS: Final = 32
-"""Connections accepted in a row before other tasks have their turn."""
-
-ACCEPT_PAUSE: Final = 0.5
-"""Seconds without accepting when the process is out of descriptors or memory."""
-
 DRAIN_LOOK: Final = 0.1
 """Seconds between two looks whether a draining server is done."""
-
-_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 PATIENCE: Final = 0.001
 """See :mod:`trigear.runtime.hub`; the least that epoll can wait."""
@@ -86,7 +77,7 @@ class Server:
         hub: Hub,
         addresses: Sequence[str],
         config: ServerConfig,
-        tls: Listening | None,
+        tls: Mapping[str, Listening],
     ) -> None:
         self._engine = engine
         self._hub = hub
@@ -146,8 +137,7 @@ class Server:
         Raises:
             ConfigError: something of TLS cannot be used; nothing has changed then.
         """
-        if self._tls is not None:
-            self._tls.reload(now().wall, config.tls)
+        renew_tls(self._tls, config, now().wall)
         self._engine.reload(config.engine)
 
 
@@ -157,7 +147,7 @@ async def serve(
     *,
     store: Store | None = None,
     results: ResultStore | None = None,
-    tls: Listening | None = None,
+    tls: Mapping[str, Listening] | None = None,
     logins: Logins | None = None,
     own_process: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -171,8 +161,8 @@ async def serve(
             its jobs are loaded, before the first connection is accepted; closed at the end.
         results: where results of jobs are kept; None keeps them beside the jobs. Opened before the
             first connection is accepted, closed at the end.
-        tls: what ``config.tls`` asks for, for who has to read the files before privileges are
-            dropped; None: they are read now.
+        tls: what the configuration asks for, by :func:`trigear.runtime.accepting.tls_of`, for who
+            has to read the files before privileges are dropped; None: they are read now.
         logins: how peers have to say who they are; None: nobody is asked.
         own_process: whether this program is nothing but the server. Then automatic garbage
             collection is switched off and done when nothing else is to be done.
@@ -190,11 +180,8 @@ async def serve(
     limiter = trio.CapacityLimiter(1)
     async with AsyncExitStack() as stack:
         stack.callback(_close_listeners, sockets)
-        if tls is None and config.tls is not None:
-            # Only here: it brings what reads certificates.
-            from trigear.security.tls import Listening
-
-            tls = Listening(config.tls, now().wall)
+        if tls is None:
+            tls = tls_of(config, now().wall)
         tenure = Tenure(0, seed)
         if store is not None:
             owner = Owner(os.getpid(), ", ".join(addresses), config.engine.version, seed)
@@ -211,7 +198,7 @@ async def _serve(
     sockets: Sequence[socket.socket],
     store: Store | None,
     results: ResultStore | None,
-    tls: Listening | None,
+    tls: Mapping[str, Listening],
     logins: Logins | None,
     tenure: Tenure,
     limiter: trio.CapacityLimiter,
@@ -238,7 +225,7 @@ async def _serve(
     hub = Hub(engine, _collector() if own_process else _nothing)
     addresses = [address_text(sock) for sock in sockets]
     server = Server(engine, hub, addresses, config, tls)
-    handshakes = None if tls is None else Handshakes(hub, tls)
+    handshakes = Handshakes(hub)
     server._loading = loading
     timer = _Timer(engine, hub)
     committer = None if store is None else Committer(engine, store, hub.flush, limiter)
@@ -273,6 +260,7 @@ async def _serve(
                 server.stop()
 
     hub.after_pass = after_pass
+    acceptors = [Acceptor(sock, hub, handshakes, tls, config, logins) for sock in sockets]
     listening = trio.CancelScope()
 
     async def drain() -> None:
@@ -296,7 +284,7 @@ async def _serve(
             if loading is not None:
                 nursery.start_soon(_load_the_rest, loading, hub, server)
             nursery.start_soon(drain)
-            nursery.start_soon(_listen, sockets, hub, handshakes, config, listening)
+            nursery.start_soon(_listen, acceptors, sockets, listening)
             task_status.started(server)
             await server.stopped.wait()
             listening.cancel()
@@ -415,18 +403,13 @@ class _Timer:
 
 
 async def _listen(
-    sockets: Sequence[socket.socket],
-    hub: Hub,
-    handshakes: Handshakes | None,
-    config: ServerConfig,
-    scope: trio.CancelScope,
+    acceptors: Sequence[Acceptor], sockets: Sequence[socket.socket], scope: trio.CancelScope
 ) -> None:
     """Accept connections until the scope is cancelled; then the sockets are closed."""
     with scope:
         async with trio.open_nursery() as nursery:
-            for sock in sockets:
-                secure = handshakes if is_tls(sock) else None
-                nursery.start_soon(_accept, sock, hub, secure, config, nursery)
+            for acceptor in acceptors:
+                nursery.start_soon(acceptor.run, nursery)
     _close_listeners(sockets)
 
 
@@ -434,79 +417,6 @@ def _close_listeners(sockets: Sequence[socket.socket]) -> None:
     unlink_unix(sockets)
     for sock in sockets:
         sock.close()
-
-
-async def _accept(
-    listener: socket.socket,
-    hub: Hub,
-    handshakes: Handshakes | None,
-    config: ServerConfig,
-    nursery: trio.Nursery,
-) -> None:
-    networks = [ip_network(network, strict=False) for network in config.allow]
-    tcp = listener.family != socket.AF_UNIX
-    exhausted = False
-    while True:
-        await trio.lowlevel.wait_readable(listener)
-        for _ in range(ACCEPTS):
-            try:
-                sock, address = listener.accept()
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    # The peer was gone before it was accepted; the next one may be fine.
-                    continue
-                if not exhausted:
-                    log.error(
-                        "cannot accept connections: %s; trying again every %s s",
-                        error.strerror,
-                        ACCEPT_PAUSE,
-                    )
-                exhausted = True
-                await trio.sleep(ACCEPT_PAUSE)
-                break
-            exhausted = False
-            text = peer_text(address)
-            if tcp:
-                if networks and not _allowed(address[0], networks):
-                    log.warning("refused %s: %s", text, CloseReason.NOT_ALLOWED.value)
-                    sock.close()
-                    continue
-                try:
-                    _set_options(sock, config.keepalive)
-                except OSError as error:
-                    # The peer may be gone already. The next one is another matter.
-                    log.info("dropped %s while it connected: %s", text, error.strerror)
-                    sock.close()
-                    continue
-            if handshakes is None:
-                hub.add(sock, text)
-            else:
-                sock.setblocking(False)
-                await handshakes.room()
-                nursery.start_soon(handshakes.welcome, sock, text)
-        await trio.lowlevel.checkpoint()
-
-
-def _allowed(host: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
-    peer = ip_address(host.partition("%")[0])
-    return any(peer in network for network in networks)
-
-
-def _set_options(sock: socket.socket, keepalive: Keepalive | None) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if keepalive is None:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, keepalive.idle),
-        (socket.TCP_KEEPINTVL, keepalive.interval),
-        (socket.TCP_KEEPCNT, keepalive.count),
-        (socket.TCP_USER_TIMEOUT, keepalive.user_timeout and keepalive.user_timeout * 1000),
-    ):
-        if value is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _wait_drained(engine: Engine, hub: Hub, config: ServerConfig) -> None:

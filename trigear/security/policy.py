@@ -137,8 +137,25 @@ ANONYMOUS: Final = Identity(
 """Everybody on a server that authenticates nobody, which listens on loopback unless told to."""
 
 
-def network_identity(network: str, tenant: str, roles: Iterable[Role]) -> Identity:
+NETWORK: Final = "network"
+"""How those are known who are known by their address."""
+
+
+def network_identity(
+    network: str,
+    tenant: str,
+    roles: Iterable[Role],
+    submit: Matcher = EVERY,
+    work: Matcher = EVERY,
+) -> Identity:
     """Everybody who connects from a network, on a listener that believes addresses.
+
+    Args:
+        network: as it is written in the configuration.
+        tenant: whose functions and jobs they see.
+        roles: what they may do.
+        submit: names of functions they may submit jobs of.
+        work: names of functions they may do jobs of.
 
     Raises:
         ConfigError: a role that an address is not enough for.
@@ -151,7 +168,7 @@ def network_identity(network: str, tenant: str, roles: Iterable[Role]) -> Identi
                 f"the role {role.value} cannot be had by an address",
                 "give it to a user who logs in",
             )
-    return Identity(f"net:{network}", tenant, granted, "network")
+    return Identity(f"net:{network}", tenant, granted, NETWORK, submit, work)
 
 
 class Way(NamedTuple):
