@@ -633,6 +633,7 @@ class Beside(RuleBasedStateMachine):
             )
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.slow
 def test_the_broker_does_what_the_model_does():
     # Only a failure takes long: it is made as short as possible, which is no hanging.

@@ -110,6 +110,7 @@ class Walk:
             invariant()
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.slow
 def test_the_broker_does_what_the_model_does_on_long_walks():
     faulthandler.cancel_dump_traceback_later()  # with a large budget this takes long

@@ -210,6 +210,7 @@ class Traffic:
             self.read()
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.slow
 @pytest.mark.parametrize("durable", [False, True], ids=["memory", "durable"])
 def test_a_hundred_thousand_jobs_of_all_kinds_leave_no_cycle(durable, caplog):

@@ -131,6 +131,7 @@ def test_a_long_answer_and_bad_framing_end_in_this_order(world: World) -> None:
 # Many things due at one moment
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_hundred_thousand_jobs_that_are_due_at_once_are_queued_in_turns(world: World) -> None:
     many = 100_000
     peer = world.caller().peer.session.peer

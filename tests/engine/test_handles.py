@@ -40,6 +40,7 @@ def test_the_longest_prefix_leaves_room_for_the_digits() -> None:
     assert len(handle) == 63
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.slow
 def test_a_million_handles_are_all_different_and_none_begins_another() -> None:
     made = handles(1_000_000)

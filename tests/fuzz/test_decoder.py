@@ -9,6 +9,8 @@ import gc
 import tracemalloc
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.fuzz.mutation import TABLE, Mutator, first_seed, is_bounded
 from tests.wire.recording import Entry, Recorder, byte_by_byte, decoder
 from trigear.wire.codec import REQ, RES
@@ -56,6 +58,7 @@ def is_event(entry: Entry) -> bool:
     }
 
 
+@pytest.mark.usefixtures("untraced")
 def test_any_bytes_are_events_or_the_end_and_leave_nothing_behind(
     fuzz_examples: int,
 ) -> None:

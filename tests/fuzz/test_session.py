@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.engine.world import World, packet, spoken
 from tests.fuzz.mutation import TABLE, Mutator, first_seed, is_bounded
 from trigear.broker.check import faults_of
@@ -127,6 +129,7 @@ def hear(peer: MemoryPeer) -> None:
         assert said in ANSWERS, (said, data)
 
 
+@pytest.mark.usefixtures("untraced")
 def test_no_stream_breaks_the_server_or_leaves_anything_behind(fuzz_examples: int) -> None:
     seed = first_seed()
     mutator = Mutator(seed)
