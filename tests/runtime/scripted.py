@@ -11,7 +11,7 @@ import trio.testing
 from trigear.errors import ConnectionLost
 from trigear.protocol.server import ServerConnection
 from trigear.wire.codec import Handler, response, rows_for
-from trigear.wire.packets import EXTENSIONS, PACKETS
+from trigear.wire.packets import EXTENSIONS, LOGINS, PACKETS
 
 Heard = tuple[bytes | str, ...]
 
@@ -28,7 +28,7 @@ class Recorder(ServerConnection):
     rows = rows_for(
         {
             packet.number: heard(packet.name)
-            for packet in (*PACKETS.values(), *EXTENSIONS.values())
+            for packet in (*PACKETS.values(), *EXTENSIONS.values(), *LOGINS.values())
             if packet.asked_by and packet.served
         }
     )

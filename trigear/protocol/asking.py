@@ -63,6 +63,7 @@ from trigear.wire.packets import (
     PACKETS,
     REPLIES,
     SASL_CHALLENGE,
+    SASL_EXPIRING,
     SASL_OK,
     SASL_RESPONSE,
     SASL_START,
@@ -144,6 +145,14 @@ Answering = Callable[[Any, Any, tuple[bytes, ...]], Event]
 """How a column turns the reply to a request into an event: column, request, arguments."""
 
 
+def _is_extended(column: AskingConnection) -> bool:
+    return column.extended
+
+
+def _knows_logins(column: AskingConnection) -> bool:
+    return column.knows_logins
+
+
 def asking_rows(cls: type[AskingConnection]) -> tuple[Row, ...]:
     """The rows of a column: replies go to the queue, a push to ``on_<packet name>``.
 
@@ -170,17 +179,15 @@ def asking_rows(cls: type[AskingConnection]) -> tuple[Row, ...]:
         for packet in PACKETS.values()
         if packet.sent_to & cls.side
     }
-    for table, legal in (
-        (EXTENSIONS, lambda column: column.extended),
-        (LOGINS, lambda column: column.knows_logins),
-    ):
-        for number, packet in table.items():
-            if packet.sent_to & cls.side:
-                if number in REPLIES:
-                    handler = replied(number)
-                else:
-                    handler = getattr(cls, "on_" + packet.name.lower())
-                handlers[number] = guarded(number, handler, legal)
+    for number, packet in (EXTENSIONS | LOGINS).items():
+        if packet.sent_to & cls.side:
+            if number in REPLIES:
+                handler = replied(number)
+            else:
+                handler = getattr(cls, "on_" + packet.name.lower())
+            # A certificate ends as well, and whoever logged in by it has not asked for logins.
+            asked = number in LOGINS and number != SASL_EXPIRING
+            handlers[number] = guarded(number, handler, _knows_logins if asked else _is_extended)
     return rows_for(handlers)
 
 
