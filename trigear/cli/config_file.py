@@ -1,4 +1,5 @@
-"""`trigear.toml`: the options of a command, written down, and settings of single functions.
+"""`trigear.toml`: the options of a command, written down, and settings of single functions and
+addresses.
 
 `[server]` has the long names of `trigear server`'s options as keys, with `-` or `_`; what kind of
 value a key takes is read from the option itself, so the two cannot drift apart.
@@ -20,7 +21,10 @@ from trigear.engine.settings import BY_NAME
 from trigear.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from trigear.cli.listener_tables import ListenerTable
+    from trigear.engine.doors import Networks
 
 NAME: Final = "trigear.toml"
 
@@ -40,6 +44,8 @@ class ConfigFile:
     path: str
     server: Mapping[str, Any]
     functions: Mapping[bytes, FunctionSettings]
+    listeners: Sequence[ListenerTable]
+    networks: Networks | None
 
 
 def usual_place() -> str | None:
@@ -69,10 +75,25 @@ def read(path: str, ctx: click.Context) -> ConfigFile:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(path, f"is not TOML: {error}") from error
-    refuse_unknown(path, "", document, ("server", "function"))
+    refuse_unknown(path, "", document, ("server", "function", "listener", "networks"))
     server = table(path, "server", document.get("server", {}))
     functions = table(path, "function", document.get("function", {}))
-    return ConfigFile(path, server_values(path, server, ctx), function_settings(path, functions))
+    listeners: Sequence[ListenerTable] = ()
+    networks = None
+    if document.keys() & {"listener", "networks"}:
+        # Only here: most files have neither.
+        from trigear.cli import listener_tables
+
+        listeners = listener_tables.listeners(path, document.get("listener", []), ctx)
+        if "networks" in document:
+            networks = listener_tables.networks_of(path, "networks", document["networks"])
+    return ConfigFile(
+        path,
+        server_values(path, server, ctx),
+        function_settings(path, functions),
+        listeners,
+        networks,
+    )
 
 
 def table(path: str, name: str, value: object) -> Mapping[str, Any]:
@@ -101,17 +122,27 @@ def server_values(path: str, keys: Mapping[str, Any], ctx: click.Context) -> dic
         place = f"{path}: [server] {key}"
         if option.name in values:
             raise ConfigError(place, "is set twice", "once with - and once with _")
-        problem = wrong_kind(option, value)
-        if problem is not None:
-            raise ConfigError(place, problem)
-        if option.multiple and not isinstance(value, list):
-            value = [value]
-        try:
-            option.type_cast_value(ctx, value)
-        except click.BadParameter as error:
-            raise ConfigError(place, error.message.rstrip(".")) from error
-        values[str(option.name)] = value
+        cast(option, value, place, ctx)
+        listed = option.multiple and not isinstance(value, list)
+        values[str(option.name)] = [value] if listed else value
     return values
+
+
+def cast(option: click.Option, value: object, place: str, ctx: click.Context) -> Any:  # noqa: ANN401
+    """What a value of the file means to an option.
+
+    Raises:
+        ConfigError: it cannot be used; ``place`` says where it stands.
+    """
+    problem = wrong_kind(option, value)
+    if problem is not None:
+        raise ConfigError(place, problem)
+    if option.multiple and not isinstance(value, list):
+        value = [value]
+    try:
+        return option.type_cast_value(ctx, value)
+    except click.BadParameter as error:
+        raise ConfigError(place, error.message.rstrip(".")) from error
 
 
 def settable(command: click.Command) -> dict[str, click.Option]:

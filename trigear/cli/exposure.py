@@ -17,19 +17,32 @@ if TYPE_CHECKING:
     from trigear.engine.config import ServerConfig
 
 
-def wide_addresses(config: ServerConfig) -> list[str]:
-    """The addresses to listen at that other machines could reach.
+def wide_addresses(config: ServerConfig) -> dict[str, str]:
+    """The addresses to listen at that other machines could reach, by what stands in the
+    configuration.
 
     Raises:
         ConfigError: one is no address.
         Failure: one is a name that nobody knows.
     """
-    wide = []
+    wide = {}
     for text in config.listen:
         address = parse_address(text, default_port=config.port, setting=f"--listen {text}")
         if address.path is None and any(not is_loopback(host) for host in hosts_of(address)):
-            wide.append(str(address))
+            wide[text] = str(address)
     return wide
+
+
+def wide_sockets(sockets: Iterable[socket.socket]) -> dict[str, str]:
+    """The same for what was really bound: a name may have changed its mind since it was looked
+    up."""
+    from trigear.runtime.listeners import address_text, setting_of
+
+    return {
+        setting_of(bound): address_text(bound)
+        for bound in sockets
+        if bound.family != socket.AF_UNIX and not is_loopback(bound.getsockname()[0])
+    }
 
 
 def hosts_of(address: Address) -> list[str]:
@@ -66,16 +79,6 @@ def refuse_exposure(wide: Iterable[str]) -> None:
             "other machines could connect, and nobody is asked who they are",
             "listen on 127.0.0.1 or unix:PATH, or add --insecure-open if that is meant",
         )
-
-
-def refuse_exposed_sockets(sockets: Iterable[socket.socket]) -> None:
-    """The same for what was really bound: a name may have changed its mind since it was checked.
-
-    Raises:
-        ConfigError: one of ``sockets`` can be reached from other machines.
-    """
-    names = [bound.getsockname() for bound in sockets if bound.family != socket.AF_UNIX]
-    refuse_exposure(f"{name[0]}:{name[1]}" for name in names if not is_loopback(name[0]))
 
 
 def warning_for(wide: Iterable[str]) -> str | None:

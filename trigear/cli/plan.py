@@ -72,3 +72,9 @@ def handle_prefix() -> bytes:
 def absolute(path: str, folder: str) -> str:
     """``path`` as seen from ``folder``: a daemon leaves the directory it was started in."""
     return os.path.normpath(os.path.join(folder, path))
+
+
+def at(folder: str, address: str) -> str:
+    """``address``, its path absolute if it is a Unix socket."""
+    scheme, colon, path = address.partition(":")
+    return f"unix:{absolute(path, folder)}" if scheme == "unix" and colon and path else address

@@ -59,11 +59,9 @@ def check(plan: Plan) -> int:
     """Say whether ``plan`` could be started, as far as that can be known without starting."""
     wide = exposure.wide_addresses(plan.config)
     user = None if plan.run_as is None else process.identity(plan.run_as, plan.run_as_option)
+    logins.judged(wide, plan.config, plan.logins, insecure_open=plan.insecure_open)
     if plan.logins is not None:
-        logins.refuse_plain(wide)
-        logins.Users(plan.logins, () if user is None else (user.uid,))
-    elif not plan.insecure_open:
-        exposure.refuse_exposure(wide)
+        logins.Users(plan.logins, () if user is None else (user.uid,), only_look=True)
     tls.opened(plan.config)
     plan.store.check()
     results = results_of(plan)
@@ -142,12 +140,7 @@ class Launch:
         # Now, because it loads modules as well.
         self.results = results_of(plan)
         wide = exposure.wide_addresses(plan.config)
-        if plan.logins is not None:
-            logins.refuse_plain(wide)
-        elif not plan.insecure_open:
-            exposure.refuse_exposure(wide)
-        elif warning := exposure.warning_for(wide):
-            self.notes.append(warning)
+        self.notes += self.judged(wide)
         user = None if plan.run_as is None else process.identity(plan.run_as, plan.run_as_option)
         if plan.logins is not None:
             self.users = logins.Users(plan.logins, () if user is None else (user.uid,))
@@ -176,11 +169,17 @@ class Launch:
         from trigear.runtime.listeners import bind
 
         sockets = bind(self.plan.config)
-        if self.plan.logins is not None:
-            logins.refuse_plain_sockets(sockets)
-        elif not self.plan.insecure_open:
-            exposure.refuse_exposed_sockets(sockets)
+        self.judged(exposure.wide_sockets(sockets))
         return sockets
+
+    def judged(self, wide: Mapping[str, str]) -> list[str]:
+        """What is to be said of the addresses that other machines can reach.
+
+        Raises:
+            ConfigError: they may not be served like this.
+        """
+        plan = self.plan
+        return logins.judged(wide, plan.config, plan.logins, insecure_open=plan.insecure_open)
 
     def hand_over(self, user: process.Identity, sockets: list[socket.socket]) -> None:
         """Give what was made as root to the user who will need it."""
@@ -344,7 +343,11 @@ class Service:
         fresh = wanted_plan.config
         changes = {name: getattr(fresh.engine, name) for name in RENEWABLE}
         engine = dataclasses.replace(self.config.engine, **changes)
-        server.reload(dataclasses.replace(self.config, engine=engine, tls=fresh.tls))
+        server.reload(
+            dataclasses.replace(
+                self.config, engine=engine, tls=fresh.tls, listeners=fresh.listeners
+            )
+        )
         fixed, wanted = fixed_settings(self.plan.config), fixed_settings(fresh)
         later = sorted(name for name in fixed if fixed[name] != wanted[name])
         if wanted_plan.store != self.plan.store:
@@ -368,6 +371,9 @@ def fixed_settings(config: ServerConfig) -> dict[str, object]:
     """What stays as it was at the start, by name."""
     values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
     engine = values.pop("engine")
+    values["listeners"] = {
+        text: dataclasses.replace(own, tls=None) for text, own in config.listeners.items()
+    }
     values |= {each.name: getattr(engine, each.name) for each in dataclasses.fields(engine)}
     # Not told by the file: -v may have stood before the command, the process id comes later.
     return {name: values[name] for name in values.keys() - {*RENEWABLE, "verbosity", "pid", "tls"}}

@@ -10,10 +10,17 @@ from click.core import ParameterSource
 
 from trigear import __version__
 from trigear.cli import config_file
-from trigear.cli.logins import login_plan, with_login_options
+from trigear.cli.logins import login_plan, with_doors, with_login_options
 from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.manners import Manners, with_help, with_manners
-from trigear.cli.plan import PidFileSettings, Plan, absolute, attempts_for, handle_prefix
+from trigear.cli.plan import (
+    PidFileSettings,
+    Plan,
+    absolute,
+    at,
+    attempts_for,
+    handle_prefix,
+)
 from trigear.cli.store import parse_store, refuse_shown_secret, store_plan
 from trigear.cli.tls import server_tls, with_tls_options
 from trigear.cli.values import DURATION, NETWORK, PORT, SIZE, WHOLE_SECONDS, Kind, Whole
@@ -25,9 +32,12 @@ from trigear.engine.config import (
     ServerConfig,
 )
 from trigear.engine.settings import BY_NAME
+from trigear.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from trigear.cli.listener_tables import ListenerTable
 
 GEARMAND_FACE: Final = "gearmand-2"
 STORE: Final = Kind("store", parse_store)
@@ -92,6 +102,8 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     found = config_file.read(path, ctx)
     ctx.default_map = dict(found.server)
     ctx.meta["trigear.functions"] = found.functions
+    ctx.meta["trigear.listeners"] = found.listeners
+    ctx.meta["trigear.networks"] = found.networks
     return os.path.abspath(path)
 
 
@@ -365,16 +377,22 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         **{name: given[name] for name in FUNCTION_DEFAULTS},
         functions=functions_of(ctx),
     )
-    listen = tuple(at(folder, address) for address in given["listen"])
+    tables = ctx.meta.get("trigear.listeners", ())
+    networks = ctx.meta.get("trigear.networks")
+    common = listen_of(ctx, tables, folder)
     config = ServerConfig(
         engine=engine,
-        listen=listen,
+        listen=common + tuple(at(folder, table.address) for table in tables),
         port=given["port"],
         allow=tuple(given["allow"]),
         keepalive=keepalive_of(ctx),
         grace=given["grace"],
-        tls=server_tls(given, listen, folder),
+        tls=server_tls(given, common + bare(tables), folder),
+        max_unauthenticated=given["max_unauthenticated"],
+        max_unauthenticated_per_address=given["max_unauthenticated_per_address"],
+        limit_exempt=tuple(given["limit_exempt"]),
     )
+    config = with_doors(config, given, tables, networks, folder)
     pid_file = given["pid_file"]
     arguments: tuple[str, ...] = ctx.meta["trigear.arguments"]
     return Plan(
@@ -387,10 +405,34 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         run_as=given["run_as"],
         descriptors=given["file_descriptors"],
         insecure_open=given["insecure_open"],
-        logins=login_plan(given, config, folder),
+        logins=login_plan(given, config, networks, folder),
         quiet=manners.quiet,
         reread=lambda: reread(arguments, given["config"], folder),
     )
+
+
+def listen_of(ctx: click.Context, tables: Sequence[ListenerTable], folder: str) -> tuple[str, ...]:
+    """The addresses that `--listen` names; none where the file has some and nobody named any.
+
+    Raises:
+        ConfigError: one of them is in the file as well.
+    """
+    if tables and ctx.get_parameter_source("listen") is ParameterSource.DEFAULT:
+        return ()
+    listen = tuple(at(folder, address) for address in ctx.params["listen"])
+    for table in tables:
+        if at(folder, table.address) in listen:
+            raise ConfigError(
+                f"{table.place} address",
+                f"{table.address} is named by --listen as well",
+                "name it once",
+            )
+    return listen
+
+
+def bare(tables: Sequence[ListenerTable]) -> tuple[str, ...]:
+    """The addresses of the file that have no certificate of their own."""
+    return tuple(table.address for table in tables if "cert" not in table.values)
 
 
 def functions_of(ctx: click.Context) -> Mapping[bytes, FunctionSettings]:
@@ -408,12 +450,6 @@ def reread(arguments: Sequence[str], path: str | None, folder: str) -> Plan:
     again = [*arguments, "--config", path] if path is not None else list(arguments)
     with server_command.make_context("server", again, obj=Manners()) as ctx:
         return plan_of(ctx, folder)
-
-
-def at(folder: str, address: str) -> str:
-    """``address``, its path absolute if it is a Unix socket."""
-    scheme, colon, path = address.partition(":")
-    return f"unix:{absolute(path, folder)}" if scheme == "unix" and colon and path else address
 
 
 def on_command_line(ctx: click.Context, name: str) -> bool:

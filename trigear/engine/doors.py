@@ -118,6 +118,10 @@ class Door:
     networks: Networks = field(default_factory=Networks)
     open: bool = False
 
+    def without(self, way: Way) -> Door:
+        """The same door, where this way does not lead in."""
+        return self if way not in self.ways else Door(self.ways - {way}, open=self.open)
+
     def admits(self, address: str) -> bool:
         """Whether somebody at this address may come in at all."""
         return Way.NETWORK not in self.ways or self.networks.find(address) is not None

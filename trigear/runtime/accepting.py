@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trigear.engine.doors import Arrivals, Door
+from trigear.engine.doors import Arrivals, Door, Way
 from trigear.model import CloseReason
 from trigear.runtime.clock import now
 from trigear.runtime.listeners import is_tls, peer_text, setting_of
@@ -117,6 +117,9 @@ class Acceptor:
         door = own.door
         if door is None:
             door = Door(open=True) if logins is None else logins.door
+        if not self._tcp or self._tls is not None:
+            # Who is behind TLS or a Unix socket is not known by an address.
+            door = door.without(Way.NETWORK)
         self._arrivals = Arrivals(
             door,
             config.max_unauthenticated,
