@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Self
 
 from trigear.wire.codec import request
+from trigear.wire.packets import GET_STATUS, STATUS_RES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,13 @@ class Link:
             found.append(line)
             if line.startswith(("OK", "ERR")):
                 return found
+
+    def wait_until_loaded(self) -> None:
+        """Wait until the server has loaded all that its store holds: before that its lists are not
+        complete, and it does not say of a handle that it knows it not."""
+        self.send(GET_STATUS, b"H:nobody:0")
+        said, payload = self.receive()
+        assert (said, payload) == (STATUS_RES, b"H:nobody:0\x000\x000\x000\x000")
 
     def line(self) -> str:
         """The next line of text."""

@@ -211,6 +211,7 @@ class Crash:
         for thread in clients:
             thread.join()
         with self.server.link() as link:
+            link.wait_until_loaded()
             give_up = time.monotonic() + END_SECONDS
             while any(line.split("\t")[1] != "0" for line in link.command("status")):
                 if time.monotonic() > give_up:
