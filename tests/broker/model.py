@@ -56,6 +56,7 @@ class Work:
     """How it ended, and after how many attempts."""
     submitted: float = 0.0
     expires: float | None = None
+    size: int = 0
 
     @property
     def over(self) -> bool:
@@ -119,11 +120,32 @@ class Terms:
         return 0.0 if step < 0 else self.delays[min(step, len(self.delays) - 1)]
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What a tenant may have; 0 is any number."""
+
+    jobs: int = 0
+    size: int = 0
+    job_size: int = 0
+    workers: int = 0
+    abilities: int = 0
+    delay: float = 0.0
+
+
 class Model:
     """All jobs of a server."""
 
-    def __init__(self, terms: dict[bytes, Terms], *, durable: bool, time: float, wall: float):
+    def __init__(
+        self,
+        terms: dict[bytes, Terms],
+        *,
+        durable: bool,
+        time: float,
+        wall: float,
+        bounds: dict[str, Bounds] | None = None,
+    ):
         self.terms = terms
+        self.bounds = bounds or {}
         self.durable = durable
         self.time = time
         self.wall = wall
@@ -216,6 +238,8 @@ class Model:
         work = Work(
             member.tenant, function, key, workload, priority, background, due, self.number()
         )
+        work.size = len(function) + len(unique) + len(workload)
+        self.ask(work, due - self.wall if background else 0.0)
         work.submitted = self.wall
         self.works.append(work)
         if background and self.durable:
@@ -227,6 +251,19 @@ class Model:
             work.waiters.append(member)
         self.enter(work)
         return work, True
+
+    def ask(self, work: Work, delay: float = 0.0) -> None:
+        """Whether the tenant may have another job."""
+        bounds = self.bounds.get(work.tenant, Bounds())
+        present = self.alive(work.tenant)
+        size = sum(each.size for each in present)
+        if (
+            (bounds.jobs and len(present) >= bounds.jobs)
+            or (bounds.size and size + work.size > bounds.size)
+            or (bounds.job_size and work.size > bounds.job_size)
+            or (bounds.delay and delay > bounds.delay)
+        ):
+            raise Full
 
     def attach(self, member: Member, work: Work, background: bool, token: object) -> None:
         if not background:
@@ -326,7 +363,17 @@ class Model:
 
     # Workers
 
-    def can_do(self, member: Member, function: bytes, timeout: float) -> None:
+    def can_do(
+        self, member: Member, function: bytes, timeout: float, members: list[Member]
+    ) -> None:
+        """``members`` are all that are connected."""
+        bounds = self.bounds.get(member.tenant, Bounds())
+        workers = [each for each in members if each.tenant == member.tenant and each.abilities]
+        if function not in [name for name, _ in member.abilities] and (
+            (bounds.abilities and len(member.abilities) >= bounds.abilities)
+            or (bounds.workers and not member.abilities and len(workers) >= bounds.workers)
+        ):
+            raise Full
         self.know(member.tenant, function)
         self.cant_do(member, function)
         member.abilities.insert(0, (function, timeout))
@@ -456,6 +503,7 @@ class Model:
 
     def revive(self, letter: Letter) -> Work:
         old = letter.work
+        self.ask(old)
         self.letters.remove(letter)
         self.know(old.tenant, old.function)
         taken = [work.key for work in self.alive(old.tenant, old.function)]
@@ -464,6 +512,7 @@ class Model:
             *(old.tenant, old.function, key, old.workload, old.priority, True, 0.0, self.number())
         )
         work.handle = old.handle
+        work.size = old.size
         work.submitted = self.wall
         self.works.append(work)
         if self.durable:

@@ -19,12 +19,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.broker.model import Busy, Full, Member, Model, Terms
+from tests.broker.model import Bounds, Busy, Full, Member, Model, Terms
 from tests.broker.world import World
 from tests.conftest import FUZZ_EXAMPLES, FUZZ_VARIABLE
-from trigear.broker.broker import FunctionBusy, Late, QueueFull
+from trigear.broker.broker import FunctionBusy, Late, OverQuota, QueueFull
 from trigear.broker.functions import Rules
 from trigear.broker.jobs import PENDING, STATE_NAMES
+from trigear.broker.quotas import Quotas
 from trigear.broker.wakeups import WAKE_SECONDS
 from trigear.model import JobEnd
 
@@ -64,6 +65,29 @@ def rules_for(terms: Terms, *, paused: bool = False) -> Rules:
 
 TENANTS = ("red", "red", "red", "red", "blue")
 """The tenant of each seat. Who leaves is replaced by a new connection on the same seat."""
+
+BOUNDS = (
+    None,
+    None,
+    Bounds(),
+    Bounds(jobs=4, workers=2),
+    Bounds(jobs=9, size=14, workers=3, abilities=2),
+    Bounds(size=30, job_size=4, delay=2.0),
+)
+"""What the red tenant may have; without any, nothing is charged. The blue one has no quotas."""
+
+
+def quotas_for(bounds: Bounds) -> Quotas:
+    return Quotas(
+        max_workers=bounds.workers,
+        max_queued_jobs=bounds.jobs,
+        max_queued_bytes=bounds.size,
+        max_job_bytes=bounds.job_size,
+        max_abilities_per_connection=bounds.abilities,
+        # In the model nothing becomes too old: there it is only asked when it comes.
+        max_background_age=bounds.delay,
+    )
+
 
 SEATS = st.integers(0, len(TENANTS) - 1)
 NAMES = st.sampled_from([b"f", b"f", b"g", b"h", b"h", b"k", b"k", b"k"])
@@ -120,16 +144,24 @@ class Beside(RuleBasedStateMachine):
         wakeup=st.sampled_from([None, None, 0, 1, 2]),
         durable=st.booleans(),
         abilities=st.lists(st.tuples(SEATS, NAMES, TIMEOUTS), min_size=3, max_size=10),
+        bounds=st.sampled_from(BOUNDS),
     )
-    def begin(self, partitions, wakeup, durable, abilities):
+    def begin(self, partitions, wakeup, durable, abilities, bounds):
         self.world = World(
             partitions=partitions,
             wakeup=wakeup,
             durable=durable,
             rules={name: rules_for(each) for name, each in TERMS.items()},
+            quotas={} if bounds is None else {"red": quotas_for(bounds)},
         )
         now = self.world.now
-        self.model = Model(TERMS, durable=durable, time=now.monotonic, wall=now.wall)
+        self.model = Model(
+            TERMS,
+            durable=durable,
+            time=now.monotonic,
+            wall=now.wall,
+            bounds={} if bounds is None else {"red": bounds},
+        )
         self.falling_asleep = None
         self.woken = []
         self.pairs = [Pair(self, seat) for seat in range(len(TENANTS))]
@@ -211,7 +243,7 @@ class Beside(RuleBasedStateMachine):
                     pair.ideal, name, unique, workload, priority, background, due, self.token
                 )
             except Full:
-                with pytest.raises(QueueFull):
+                with pytest.raises((QueueFull, OverQuota)):
                     pair.real.submit(name, workload, **kind)
                 return
             job = pair.real.submit(name, workload, token=self.token, **kind)
@@ -241,8 +273,14 @@ class Beside(RuleBasedStateMachine):
     def can_do(self, seat, name, timeout):
         pair = self.pairs[seat]
         with self.step():
-            self.model.can_do(pair.ideal, name, timeout)
-            pair.real.can_do(name, timeout=timeout)
+            try:
+                members = [each.ideal for each in self.pairs]
+                self.model.can_do(pair.ideal, name, timeout, members)
+            except Full:
+                with pytest.raises(OverQuota):
+                    pair.real.can_do(name, timeout=timeout)
+            else:
+                pair.real.can_do(name, timeout=timeout)
 
     @rule(pick=PICK)
     def grab(self, pick):
@@ -361,7 +399,12 @@ class Beside(RuleBasedStateMachine):
         told = Told()
         with self.step():
             if again:
-                self.model.revive(ideal)
+                try:
+                    self.model.revive(ideal)
+                except Full:
+                    with pytest.raises(OverQuota):
+                        self.world.broker.dead.revive(letter, told, self.world.now)
+                    return
                 self.world.broker.dead.revive(letter, told, self.world.now)
                 self.goes_on(ideal.work.handle)
             else:
@@ -554,6 +597,18 @@ class Beside(RuleBasedStateMachine):
         self.world.check()
 
     @invariant()
+    def what_is_charged_is_what_is_there(self):
+        allowance = self.world.broker.tenant("red").allowance
+        if allowance is not None:
+            works = self.model.alive("red")
+            assert allowance.queued_jobs == len(works)
+            assert allowance.queued_bytes == sum(work.size for work in works)
+            assert allowance.workers == sum(
+                pair.ideal.tenant == "red" and bool(pair.ideal.abilities) for pair in self.pairs
+            )
+        assert self.world.broker.tenant("blue").allowance is None
+
+    @invariant()
     def what_became_of_each_job_is_remembered(self):
         # A handle has an outcome for each time that its job was taken out of the dead letters.
         last = {}
@@ -622,6 +677,8 @@ class Beside(RuleBasedStateMachine):
             return
         for pair in self.pairs:
             pair.real.leave()
+        for tenant in self.world.broker.tenants.values():
+            assert tenant.allowance is None or tenant.allowance.workers == 0
         for function in self.world.functions:
             assert not function.workers
             assert not function.sleepers

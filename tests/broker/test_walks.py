@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from tests.broker.test_model import TENANTS, WORKED, Beside
+from tests.broker.test_model import BOUNDS, TENANTS, WORKED, Beside
 from tests.conftest import FUZZ_EXAMPLES, FUZZ_VARIABLE
 
 STEPS = 400
@@ -49,6 +49,7 @@ class Walk:
             wakeup=chance.choice([None, None, 0, 1, 2]),
             durable=chance.random() < 0.5,
             abilities=[(self.seat(), self.name(), self.timeout()) for _ in range(10)],
+            bounds=chance.choice(BOUNDS),
         )
         self.invariants = [
             getattr(self.machine, invariant.function.__name__)

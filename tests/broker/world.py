@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from trigear.broker.broker import Broker, Late
-from trigear.broker.check import faults_of
+from trigear.broker.check import charges_wrong, faults_of
 from trigear.broker.functions import Rules
 from trigear.broker.peers import Peer
 from trigear.model import DEFAULT_TENANT, JobEnd, Now, Priority
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trigear.broker.dead_letters import Told
     from trigear.broker.functions import Function
     from trigear.broker.jobs import Job
+    from trigear.broker.quotas import Allowance, Quotas
 
 START = Now(1_000.0, 1_700_000_000.0)
 """The two clocks differ by much, so that nothing works which confuses them."""
@@ -273,8 +274,10 @@ class World:
         keeper: Keeper | None = None,
         term: int = 0,
         chance: float = 1.0,
+        quotas: Mapping[str, Quotas] | None = None,
     ) -> None:
         self.now = START
+        self.quotas = dict(quotas or {})
         self.chance = chance
         """What every draw yields."""
         self.checking = True
@@ -291,7 +294,14 @@ class World:
             partition_of=spread(partitions),
             term=term,
             chance=lambda: self.chance,
+            quotas=self.quotas.get,
         )
+
+    def allowance(self, tenant: str = DEFAULT_TENANT) -> Allowance:
+        """What is charged to a tenant that has quotas."""
+        allowance = self.broker.tenant(tenant).allowance
+        assert allowance is not None
+        return allowance
 
     def given_up(self, job: Job, end: JobEnd) -> None:
         self.given_up_jobs.append((job.handle, end))
@@ -374,3 +384,5 @@ class World:
         if not self.checking:
             return
         assert [fault for function in self.functions for fault in faults_of(function)] == []
+        tenants = self.broker.tenants.values()
+        assert [fault for tenant in tenants for fault in charges_wrong(tenant)] == []

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from trigear.broker.dead import NOTE_LIMIT, DeadLetter
 from trigear.broker.jobs import DELAYED, ENDED, PARKED, PENDING, QUEUED, RUNNING, Job
+from trigear.broker.quotas import size_of
 from trigear.broker.wakeups import Wakeups
 from trigear.model import TERM_SHIFT, JobEnd, Now
 
@@ -434,7 +435,7 @@ class Assignments:
             self._delay(job, now)
             return
         function.admit(job)
-        if function.rules.expires:
+        if function.rules.bounded:
             self._limit_wait(job, now)
         if function.sleepers:
             self._wake(function, now, fresh=True)
@@ -449,16 +450,24 @@ class Assignments:
         job.timer = None
         function = job.function
         function.admit(job)
-        if function.rules.expires:
+        if function.rules.bounded:
             self._limit_wait(job, now)
         self._wake(function, now, fresh=True)
 
     def _limit_wait(self, job: Job, now: Now) -> None:
-        """A background job in the queue that has never been tried expires in time."""
+        """A background job in the queue expires in time if it has never been tried, and is given
+        up when it is too old."""
         function = job.function
-        if job.background and not job.losses and job.timer is None and function.rules.expires:
-            until = (job.since or now.wall) + function.rules.expires
-            job.timer = function.partition.delayed.set(until, self._expire, job)
+        rules = function.rules
+        if not job.background or job.timer is not None:
+            return
+        ends = []
+        if rules.expires and not job.losses:
+            ends.append((job.since or now.wall) + rules.expires)
+        if rules.oldest:
+            ends.append((job.submitted or now.wall) + rules.oldest)
+        if ends:
+            job.timer = function.partition.delayed.set(min(ends), self._expire, job)
             self._compare_clocks(now)
 
     def _expire(self, job: Job, now: Now) -> None:
@@ -474,6 +483,8 @@ class Assignments:
         self._seq = job.seq = self._seq + 1
         function = job.function
         function.admit(job)
+        if function.rules.oldest:
+            self._limit_wait(job, now)
         if function.sleepers:
             self._wake(function, now, fresh=True)
 
@@ -577,6 +588,10 @@ class Assignments:
             for peer in list(job.ghosts):
                 peer.ghosts[handle] = None
                 function.unghost(job, peer)
+        if (allowance := function.tenant.allowance) is not None:
+            allowance.give_back(size_of(job))
+            if function.idle:
+                allowance.rest(function)
         job.workload = b""
         function.ended[end] += 1
         outcomes = function.outcomes

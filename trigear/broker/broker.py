@@ -13,7 +13,8 @@ Invariants, which :mod:`trigear.broker.check` checks:
 * the counters of a function are what counting its jobs gives;
 * a job in state RUNNING is in the ``jobs`` of exactly the peer it names;
 * ENDED jobs are in no book and match no unique;
-* a worker asleep is among the sleepers of all its functions, awake among none.
+* a worker asleep is among the sleepers of all its functions, awake among none;
+* what is charged to a tenant with quotas is what it has.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.broker.assignments import Late
 from trigear.broker.dead_letters import DeadLetters
-from trigear.broker.functions import Function, Partition, Rules, Tenant
+from trigear.broker.functions import IDLE_FUNCTIONS, Function, Partition, Rules, Tenant
 from trigear.broker.jobs import (
     ENDED,
     PARKED,
@@ -34,6 +35,7 @@ from trigear.broker.jobs import (
 )
 from trigear.broker.outcomes import OUTCOMES
 from trigear.broker.peers import Ability, Peer
+from trigear.broker.quotas import Allowance, OverQuota, Quotas, size_of, usage_of
 from trigear.broker.steering import Steering
 from trigear.model import JobEnd, Now
 
@@ -69,6 +71,7 @@ class Broker(Steering):
             nothing that is restored may have a ``sequence`` from it.
         outcomes: how many ended jobs of each tenant are remembered.
         chance: a number from 0 to 1 at random, for the delays of jobs that are tried again.
+        quotas: the quotas of a tenant; None: it has none.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Broker(Steering):
         term: int = 0,
         outcomes: int = OUTCOMES,
         chance: Callable[[], float] = lambda: 1.0,
+        quotas: Callable[[str], Quotas | None] = lambda _tenant: None,
     ) -> None:
         super().__init__(observer, keeper, wakeup, term, chance)
         self.dead = DeadLetters(self, keeper)
@@ -90,6 +94,7 @@ class Broker(Steering):
         self._mint = mint
         self._rules = rules
         self._partition_of = partition_of
+        self._quotas = quotas
         self.tenants: dict[str, Tenant] = {}
 
     # Tenants and functions
@@ -99,7 +104,31 @@ class Broker(Steering):
         tenant = self.tenants.get(name)
         if tenant is None:
             tenant = self.tenants[name] = Tenant(name, self._outcomes)
+            quotas = self._quotas(name)
+            if quotas is not None:
+                tenant.allowance = Allowance(quotas)
         return tenant
+
+    def apply_quotas(self, connections: Callable[[Tenant], int]) -> None:
+        """Ask for the quotas of every tenant again. What a tenant has already, it keeps.
+
+        Args:
+            connections: how many connections a tenant has.
+        """
+        for tenant in self.tenants.values():
+            quotas = self._quotas(tenant.name)
+            if quotas is None:
+                tenant.allowance = None
+            elif tenant.allowance is not None:
+                tenant.allowance.quotas = quotas
+            else:
+                usage = usage_of(tenant)
+                allowance = tenant.allowance = Allowance(quotas)
+                allowance.connections = connections(tenant)
+                allowance.workers = usage.workers
+                allowance.queued_jobs = usage.queued_jobs
+                allowance.queued_bytes = usage.queued_bytes
+                allowance.idle = {each: None for each in tenant.functions.values() if each.idle}
 
     def partition(self, tenant: str, name: bytes) -> Partition:
         """The partition to which a function belongs, whether there is such a function or not."""
@@ -110,13 +139,59 @@ class Broker(Steering):
         return partition
 
     def function(self, tenant: Tenant, name: bytes) -> Function:
-        """The tenant's function of this name, new if need be."""
+        """The tenant's function of this name, new if need be and whatever the quotas."""
         function = tenant.functions.get(name)
         if function is None:
+            if len(tenant.functions) >= tenant.sweep_at:
+                self._sweep(tenant)
             partition = self.partition(tenant.name, name)
             function = Function(tenant, partition, name, self._rules(tenant.name, name))
             partition.functions[tenant.name, name] = tenant.functions[name] = function
+            self._may_rest(function)
         return function
+
+    def wanted_function(self, tenant: Tenant, name: bytes) -> Function:
+        """The same for somebody who asks for it.
+
+        Raises:
+            OverQuota: it would be new, and the tenant may not have another one.
+        """
+        allowance = tenant.allowance
+        if allowance is not None and name not in tenant.functions:
+            most = allowance.quotas.max_functions
+            while most and len(tenant.functions) >= most:
+                if not allowance.idle:
+                    raise allowance.refuse("max-functions")
+                self._forget_idle(next(iter(allowance.idle)), allowance)
+        return self.function(tenant, name)
+
+    def _sweep(self, tenant: Tenant) -> None:
+        """Forget the idle functions of a tenant that has many, else names that are used once would
+        stay for ever. It is not looked for them again before there are twice as many as then."""
+        for function in list(tenant.functions.values()):
+            if function.idle:
+                self._forget(function)
+        tenant.sweep_at = max(IDLE_FUNCTIONS, 2 * len(tenant.functions))
+
+    def _forget_idle(self, function: Function, allowance: Allowance) -> None:
+        """Forget a function that was idle, if it is idle still."""
+        if function.idle:
+            self._forget(function)
+        else:
+            del allowance.idle[function]
+
+    def _forget(self, function: Function) -> None:
+        """Forget a function that has no jobs and no workers."""
+        # Its husks would hold the function, which holds them.
+        for queue, late in zip(function.queues, function.late, strict=True):
+            queue.clear()
+            late.clear()
+        function.partition.bygone.update(function.ended)
+        tenant, name = function.tenant, function.name
+        del tenant.functions[name]
+        del function.partition.functions[tenant.name, name]
+        if tenant.allowance is not None:
+            tenant.allowance.idle.pop(function, None)
 
     def drop_function(self, tenant: Tenant, name: bytes, now: Now) -> bool:
         """Forget a function; its queued jobs are dropped and their clients told.
@@ -135,13 +210,7 @@ class Broker(Steering):
         for job in [job for job in function.jobs.values() if job.function is function]:
             self._tell_failed(job)
             self._end(job, JobEnd.DROPPED, now)
-        # Its husks would hold the function, which holds them.
-        for queue, late in zip(function.queues, function.late, strict=True):
-            queue.clear()
-            late.clear()
-        function.partition.bygone.update(function.ended)
-        del tenant.functions[name]
-        del function.partition.functions[tenant.name, name]
+        self._forget(function)
         return True
 
     def apply_rules(self, now: Now) -> None:
@@ -172,11 +241,12 @@ class Broker(Steering):
 
         Raises:
             QueueFull: the function's limit is reached and the submission would make a new job.
+            OverQuota: the tenant may not have another job, or function.
         """
         tenant = peer.tenant
         function = tenant.functions.get(name)
         if function is None:
-            function = self.function(tenant, name)
+            function = self.wanted_function(tenant, name)
         key = key_of(unique, workload) if unique else None
         if key is not None and (job := function.uniques.get(key)) is not None:
             self._attach(peer, job, background, now)
@@ -184,6 +254,9 @@ class Broker(Steering):
         limit = function.limits[priority]
         if limit and function.total + function.pending >= limit:
             raise QueueFull
+        if (allowance := tenant.allowance) is not None:
+            size = len(workload) + len(name) + len(unique) + len(reducer)
+            allowance.admit(size, due - now.wall if background else 0.0)
         handle = self._mint(tenant.name, name, unique)
         job = Job(
             function, handle, unique, key, workload, priority, background, due, now.wall, reducer
@@ -219,9 +292,9 @@ class Broker(Steering):
             it waits for :meth:`stored` or :meth:`not_stored`.
 
         Raises:
-            QueueFull: as :meth:`submit`.
+            QueueFull, OverQuota: as :meth:`submit`.
         """
-        function = self.function(tenant, name)
+        function = self.wanted_function(tenant, name)
         key = key_of(unique, workload)
         if key is not None and (job := function.uniques.get(key)) is not None:
             self._want(job, now)
@@ -229,6 +302,8 @@ class Broker(Steering):
         limit = function.limits[priority]
         if limit and function.total + function.pending >= limit:
             raise QueueFull
+        if tenant.allowance is not None:
+            tenant.allowance.admit(len(workload) + len(name) + len(unique))
         handle = self._mint(tenant.name, name, unique)
         job = Job(function, handle, unique, key, workload, priority, True, 0.0, now.wall, b"")
         function.jobs[handle] = job
@@ -259,7 +334,7 @@ class Broker(Steering):
     ) -> Job | None:
         """Put back a background job that an earlier owner of the queue recorded.
 
-        Jobs come in the order of their ``sequence``. Limits are not
+        Jobs come in the order of their ``sequence``. Limits and quotas are not
         asked: the job was accepted once. One whose unique another job has got attracts none.
 
         Returns:
@@ -274,6 +349,8 @@ class Broker(Steering):
         job = Job(function, handle, unique, key, workload, priority, True, due, submitted, reducer)
         job.seq = job.record = sequence
         job.losses = losses
+        if tenant.allowance is not None:
+            tenant.allowance.charge(size_of(job))
         function.jobs[handle] = job
         if key is not None:
             function.uniques[key] = job
@@ -281,8 +358,14 @@ class Broker(Steering):
         return job
 
     def revive(self, job: Job, now: Now) -> None:
-        """Take a job in that was here before. If it is to be recorded first, it waits for that."""
+        """Take a job in that was here before. If it is to be recorded first, it waits for that.
+
+        Raises:
+            OverQuota: the tenant may not have another job.
+        """
         function = job.function
+        if function.tenant.allowance is not None:
+            function.tenant.allowance.admit(size_of(job))
         function.jobs[job.handle] = job
         if job.key is not None:
             function.uniques[job.key] = job
@@ -431,8 +514,20 @@ class Broker(Steering):
     # Workers
 
     def can_do(self, peer: Peer, name: bytes, timeout: float, now: Now) -> None:
-        """Register a function; once more replaces the timeout (seconds, 0 for none)."""
-        function = self.function(peer.tenant, name)
+        """Register a function; once more replaces the timeout (seconds, 0 for none).
+
+        Raises:
+            OverQuota: the tenant may not have another worker, or this connection another ability.
+        """
+        allowance = peer.tenant.allowance
+        if allowance is None:
+            function = self.function(peer.tenant, name)
+        else:
+            known = peer.tenant.functions.get(name)
+            if known is None or known not in peer.abilities:
+                allowance.register(len(peer.abilities))
+            function = self.wanted_function(peer.tenant, name)
+            allowance.workers += not peer.abilities
         self._stamp += 1
         peer.abilities[function] = Ability(-self._stamp, timeout)
         function.workers[peer] = None
@@ -455,6 +550,10 @@ class Broker(Steering):
         del peer.abilities[function]
         del function.workers[peer]
         function.sleepers.pop(peer, None)
+        if (allowance := peer.tenant.allowance) is not None:
+            allowance.workers -= not peer.abilities
+            if function.idle:
+                allowance.rest(function)
         if peer.woken_for is function:
             self._wakeups.settle(peer)
             self._wake(function, now)
@@ -504,4 +603,4 @@ class Broker(Steering):
             partition.delayed.run(now.wall, now)
 
 
-__all__ = ["Broker", "FunctionBusy", "Late", "QueueFull"]
+__all__ = ["Broker", "FunctionBusy", "Late", "OverQuota", "QueueFull"]

@@ -9,12 +9,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trigear.broker.jobs import DELAYED, PARKED, PENDING, QUEUED, RUNNING
+from trigear.broker.quotas import usage_of
 from trigear.model import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trigear.broker.functions import Function
+    from trigear.broker.functions import Function, Tenant
+
+
+def charges_wrong(tenant: Tenant) -> Iterator[str]:
+    """What is charged to a tenant and is not what it has; nothing, unless there is a bug. Its
+    connections are left out: the broker does not know them."""
+    allowance = tenant.allowance
+    if allowance is None:
+        return
+    usage = usage_of(tenant)
+    for what, charged, counted in (
+        ("workers", allowance.workers, usage.workers),
+        ("jobs", allowance.queued_jobs, usage.queued_jobs),
+        ("bytes", allowance.queued_bytes, usage.queued_bytes),
+    ):
+        if charged != counted:
+            yield f"tenant {tenant.name}: {charged} {what} are charged, counted {counted}"
+    functions = tenant.functions.values()
+    if lost := [each for each in functions if each.idle and each not in allowance.idle]:
+        yield f"tenant {tenant.name}: {lost} are idle and not known to be"
+    if gone := [each for each in allowance.idle if tenant.functions.get(each.name) is not each]:
+        yield f"tenant {tenant.name}: {gone} are idle and not there"
 
 
 def faults_of(function: Function) -> Iterator[str]:

@@ -66,8 +66,12 @@ class DeadLetters:
         attempts. If another job has got its unique meanwhile, it attracts none.
 
         It can be grabbed once it is on record; if that fails, it is a dead letter as before.
+
+        Raises:
+            OverQuota: the tenant may not have another job, or function; nothing has changed then.
         """
-        function = self._function_of(letter)
+        broker = self._broker
+        function = broker.wanted_function(broker.tenant(letter.tenant), letter.function)
         unique, workload = letter.unique, letter.workload
         key = key_of(unique, workload) if unique else None
         if key in function.uniques:
@@ -76,8 +80,8 @@ class DeadLetters:
             *(function, letter.handle, unique, key, workload, letter.priority, True),
             *(0.0, now.wall, letter.reducer),
         )
-        self._broker.lift(letter)
-        self._broker.revive(job, now)
+        broker.revive(job, now)
+        broker.lift(letter)
         if self._keeper is None:
             told.stored(now)
         else:

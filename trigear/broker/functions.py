@@ -18,7 +18,7 @@ reach the front or outnumber the living.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
@@ -33,11 +33,15 @@ if TYPE_CHECKING:
 
     from trigear.broker.dead import DeadLetter
     from trigear.broker.peers import Peer
+    from trigear.broker.quotas import Allowance
     from trigear.model import Now
 
 RESULTS_COUNT: Final = 10_000
 RESULTS_SIZE: Final = 64 * 1024 * 1024
 """How many results of a function are kept at most, and how many bytes, unless told otherwise."""
+
+IDLE_FUNCTIONS: Final = 1_000
+"""So many functions of a tenant are never too many, and the idle ones among them stay."""
 
 _HUSKS: Final = 64
 """Ended jobs in a queue that are never worth a clean-up."""
@@ -67,6 +71,10 @@ class Rules:
     ``keep_results`` is for how many seconds results are kept (0: not at all), ``results_count`` and
     ``results_size`` how many and how many bytes of them at most; with ``reuse_results`` they answer
     new submissions.
+
+    ``oldest`` is how many seconds after its submission a background job that does not run is given
+    up, however often it was tried (0: never). ``steered`` says that something of this was set by
+    command, so that the function is not forgotten while it is idle.
     """
 
     timeout: float = 0.0
@@ -87,6 +95,13 @@ class Rules:
     results_count: int = RESULTS_COUNT
     results_size: int = RESULTS_SIZE
     reuse_results: bool = False
+    oldest: float = 0.0
+    steered: bool = False
+    bounded: bool = field(init=False, default=False)
+    """Whether a job can wait for too long at all."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounded", bool(self.expires or self.oldest))
 
     def delay(self, losses: int, *, failed: bool) -> float:
         """How long a job waits after so many lost attempts, before chance shortens it.
@@ -134,7 +149,16 @@ class Partition:
 class Tenant:
     """One tenant's view: aggregates over partitions, which can be rebuilt from them."""
 
-    __slots__ = ("books", "choked", "functions", "name", "outcomes", "ready")
+    __slots__ = (
+        "allowance",
+        "books",
+        "choked",
+        "functions",
+        "name",
+        "outcomes",
+        "ready",
+        "sweep_at",
+    )
 
     def __init__(self, name: str, outcomes: int = OUTCOMES) -> None:
         self.name = name
@@ -147,6 +171,10 @@ class Tenant:
         """Functions with jobs in their queues that are not paused."""
         self.choked = 0
         """Connections that do not read what they are sent."""
+        self.allowance: Allowance | None = None
+        """What is charged to it; None: it has no quotas."""
+        self.sweep_at = IDLE_FUNCTIONS
+        """With so many functions, those that are idle are forgotten."""
 
     def job(self, handle: bytes) -> Job | None:
         """The job with this handle, if it is known."""
@@ -222,6 +250,18 @@ class Function:
 
     def __repr__(self) -> str:
         return f"<Function {self.name!r} of {self.tenant.name}>"
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody would miss it: it has neither jobs nor workers, and nothing was set for it
+        by command."""
+        return not (
+            self.total
+            or self.pending
+            or self.workers
+            or self.rules.steered
+            or self.limits != list(self.rules.limits)
+        )
 
     def admit(self, job: Job) -> None:
         """Put a job into its queue where its ``seq`` belongs."""

@@ -21,7 +21,7 @@ class Steering(Assignments):
         their delays."""
         before, function.rules = function.rules, rules
         function.limits = list(rules.limits)
-        if rules.expires != before.expires:
+        if (rules.expires, rules.oldest) != (before.expires, before.oldest):
             for job in [job for job in function.jobs.values() if job.function is function]:
                 if job.state in (QUEUED, PARKED):
                     self._cancel_timer(job)
@@ -34,6 +34,14 @@ class Steering(Assignments):
         if rules.paused != before.paused:
             function.pause(paused=rules.paused)
             self._wake(function, now)
+        self._may_rest(function)
+
+    @staticmethod
+    def _may_rest(function: Function) -> None:
+        """Something that kept a function from being idle is gone, perhaps."""
+        allowance = function.tenant.allowance
+        if allowance is not None and function.idle:
+            allowance.rest(function)
 
     def requeue(self, tenant: Tenant, handle: bytes, now: Now) -> bool:
         """Put a job at the end of its queue, at once, without counting an attempt. It is taken from
