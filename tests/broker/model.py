@@ -57,6 +57,8 @@ class Work:
     submitted: float = 0.0
     expires: float | None = None
     size: int = 0
+    wish: object = None
+    """Its key, unless another job has that already when this one comes out of the dead letters."""
 
     @property
     def over(self) -> bool:
@@ -239,6 +241,7 @@ class Model:
             member.tenant, function, key, workload, priority, background, due, self.number()
         )
         work.size = len(function) + len(unique) + len(workload)
+        work.wish = key
         self.ask(work, due - self.wall if background else 0.0)
         work.submitted = self.wall
         self.works.append(work)
@@ -507,12 +510,13 @@ class Model:
         self.letters.remove(letter)
         self.know(old.tenant, old.function)
         taken = [work.key for work in self.alive(old.tenant, old.function)]
-        key = None if old.key in taken else old.key
+        key = None if old.wish in taken else old.wish
         work = Work(
             *(old.tenant, old.function, key, old.workload, old.priority, True, 0.0, self.number())
         )
         work.handle = old.handle
         work.size = old.size
+        work.wish = old.wish
         work.submitted = self.wall
         self.works.append(work)
         if self.durable:
