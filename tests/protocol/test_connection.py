@@ -8,7 +8,14 @@ from trigear.model import CloseReason
 from trigear.protocol.connection import MAX_PACKET, Connection
 from trigear.wire.codec import RES, request, response, rows_for
 from trigear.wire.commands import LINE_LIMIT
-from trigear.wire.packets import ECHO_RES, JOB_CREATED, NOOP, OPTION_RES, STATUS_RES
+from trigear.wire.packets import (
+    ECHO_RES,
+    JOB_CREATED,
+    NOOP,
+    OPTION_RES,
+    STATUS_RES,
+    SUBMIT_JOB,
+)
 
 
 class Listener(Connection):
@@ -148,3 +155,9 @@ def whole(end: Connection, data: bytes) -> None:
 def bytewise(end: Connection, data: bytes) -> None:
     for at in range(len(data)):
         end.receive(data[at : at + 1])
+
+
+def test_a_large_submission_ends_a_connection_that_takes_none():
+    connection = Listener()
+    connection.on_large_submission(SUBMIT_JOB)
+    assert connection.closing is CloseReason.TOO_LARGE

@@ -57,6 +57,9 @@ class Recorder:
     def on_too_large(self, number: int, size: int) -> None:
         self._end("too large", number, size)
 
+    def on_large_submission(self, number: int) -> None:
+        self.entries.append(("large submission", number))
+
     def on_line_too_long(self) -> None:
         self._end("line too long")
 

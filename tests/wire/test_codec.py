@@ -425,6 +425,49 @@ def test_a_size_above_the_limit_is_noticed_before_anything_is_buffered_for_it() 
     assert machine.buffered <= HEADER_SIZE
 
 
+@pytest.mark.parametrize("size", [1, 7, 65_535, 65_536, LARGE + 30])
+def test_a_submission_that_is_too_large_is_skipped_and_what_follows_is_heard(size: int) -> None:
+    large = request(SUBMIT_JOB, b"f", b"u", b"x" * LARGE)
+    target = Recorder()
+    machine = decoder()
+    machine.max_submission = LARGE
+    kept = 0
+    for piece in chunks(large + large + TAIL, size) if size > 1 else [large[:13], large[13:], TAIL]:
+        machine.feed(piece)
+        while machine.run(target, 99):
+            pass
+        kept = max(kept, len(machine._buf))
+    skipped = [entry for entry in target.entries if entry == ("large submission", SUBMIT_JOB)]
+    assert len(skipped) == {LARGE + 30: 1, 1: 1}.get(size, 2)
+    assert target.entries[-2:] == TAIL_ENTRIES
+    assert machine.buffered == 0
+    assert kept <= size + 65_536
+
+
+@pytest.mark.parametrize("packet", [request(ECHO_REQ, b"x" * LARGE), response(SUBMIT_JOB)])
+def test_only_submissions_of_this_direction_are_skipped(packet: bytes) -> None:
+    target = Recorder()
+    machine = decoder()
+    machine.max_submission = 1024
+    for piece in chunks(packet + TAIL, 4096):
+        machine.feed(piece)
+        while machine.run(target, 99):
+            pass
+    assert len(target.entries) == 3
+    assert target.entries[0][0] in ("packet", "wrong magic")
+
+
+def test_a_submission_as_large_as_it_may_be_is_gathered() -> None:
+    target = Recorder()
+    machine = decoder()
+    packet = request(SUBMIT_JOB, b"f", b"", b"x" * LARGE)
+    machine.max_submission = len(packet) - HEADER_SIZE
+    for piece in chunks(packet, 4096):
+        machine.feed(piece)
+        machine.run(target, 99)
+    assert target.entries == [("packet", SUBMIT_JOB, b"f", b"", b"x" * LARGE)]
+
+
 def test_a_header_reserves_no_memory_for_what_it_announces() -> None:
     target = Recorder()
     machine = decoder(max_packet=1 << 30)

@@ -133,8 +133,7 @@ class Allowance:
             OverQuota: it may not be.
         """
         quotas = self.quotas
-        if 0 < quotas.max_job_bytes < size:
-            raise self.refuse("max-job-bytes")
+        self.measure(size)
         if 0 < quotas.max_queued_jobs <= self.queued_jobs:
             raise self.refuse("max-queued-jobs")
         if 0 < quotas.max_queued_bytes < self.queued_bytes + size:
@@ -142,6 +141,15 @@ class Allowance:
         if 0 < quotas.max_background_age < delay:
             raise self.refuse("max-background-age")
         self.charge(size)
+
+    def measure(self, size: int) -> None:
+        """Whether a job may have so many bytes at all.
+
+        Raises:
+            OverQuota: it may not.
+        """
+        if 0 < self.quotas.max_job_bytes < size:
+            raise self.refuse("max-job-bytes")
 
     def charge(self, size: int) -> None:
         """Charge a job that is not asked for, because it was accepted once."""

@@ -142,6 +142,9 @@ class Line:
     def on_too_large(self, number: int, size: int) -> None:
         self._strange(f"packet {number} of {size} bytes")
 
+    def on_large_submission(self, number: int) -> None:
+        self._strange(f"packet {number}")
+
     def on_line_too_long(self) -> None:
         self._strange("a line without an end")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from trigear.broker.broker import FunctionBusy
+from trigear.broker.broker import FunctionBusy, OverQuota
 from trigear.broker.jobs import DELAYED, PENDING, RUNNING, STATE_NAMES, Job
 from trigear.engine import admin_dead, admin_results, admin_steering, schedules
+from trigear.engine.refusals import over
 from trigear.model import JobEnd, Priority
 from trigear.wire import commands
 from trigear.wire.commands import COMMANDS, OK, err, ok, table
@@ -107,7 +108,11 @@ def _show_unique_jobs(engine: Engine, session: Session, args: Sequence[bytes]) -
 
 
 def _create_function(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
-    engine.broker.function(session.peer.tenant, args[0])
+    try:
+        engine.broker.wanted_function(session.peer.tenant, args[0])
+    except OverQuota as error:
+        engine.over_quota(session, error.quota, "no function is created")
+        return err(*over(error.quota))
     return OK
 
 

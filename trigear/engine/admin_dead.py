@@ -5,8 +5,9 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
+from trigear.broker.broker import OverQuota
 from trigear.engine.dead import REASONS
-from trigear.engine.refusals import NOT_STORED, STALLED, STOPPING
+from trigear.engine.refusals import NOT_STORED, STALLED, STOPPING, over
 from trigear.engine.results import Later
 from trigear.model import Priority
 from trigear.wire.commands import OK, err, invalid_arguments, ok, shown, table
@@ -106,8 +107,15 @@ def _each(
             return _UNKNOWN_JOB
         letters = [letter]
     count = _Count(session, letters[:MOST], len(letters) if every else None)
-    for letter in letters[:MOST]:
-        change(letter, count, engine.now)
+    for begun, letter in enumerate(letters[:MOST]):
+        try:
+            change(letter, count, engine.now)
+        except OverQuota as error:
+            engine.over_quota(session, error.quota, "dead letters stay")
+            if not begun:
+                return err(*over(error.quota))
+            count.end_at(begun)
+            break
     count.begun()
     return None
 
@@ -121,6 +129,13 @@ class _Count:
         # One more, so that nothing is said before all are on their way.
         self._open = len(letters) + 1
         self._total = total
+
+    def end_at(self, asked: int) -> None:
+        """Only so many are changed."""
+        left = self._asked - asked
+        self._asked -= left
+        self._changed -= left
+        self._open -= left
 
     def begun(self) -> None:
         """All are on their way."""

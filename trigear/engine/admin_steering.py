@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trigear.engine.refusals import NOT_YET_STORED
+from trigear.broker.broker import OverQuota
+from trigear.engine.refusals import NOT_YET_STORED, over
 from trigear.engine.results import Later
 from trigear.engine.settings import BY_NAME
 from trigear.model import Priority, printable
@@ -110,7 +111,15 @@ def reset(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes | No
 def _set(
     engine: Engine, session: Session, function: bytes, name: str, value: object
 ) -> bytes | None:
-    engine.rules.set(session.peer.tenant.name, function, name, value)
+    tenant = session.peer.tenant
+    if tenant.allowance is not None:
+        # What is set is remembered, and so counts as a function.
+        try:
+            engine.broker.wanted_function(tenant, function)
+        except OverQuota as error:
+            engine.over_quota(session, error.quota, "nothing is set")
+            return err(*over(error.quota))
+    engine.rules.set(tenant.name, function, name, value)
     return _Change(engine, session, function).answer()
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from trigear.broker.outcomes import OUTCOMES
+from trigear.broker.quotas import Quotas
 from trigear.engine.doors import (
     LOOPBACK,
     MOST_UNKNOWN,
@@ -86,6 +87,21 @@ class FunctionSettings:
             raise ConfigError("reuse-results", "no results are kept", "set keep-results as well")
 
 
+@dataclass(frozen=True, slots=True)
+class TenantSettings:
+    """What is declared about one tenant (`[tenant.NAME]`).
+
+    Args:
+        quotas: what it may have where peers have to say who they are; else nobody has quotas.
+        functions: settings by function name, which win over those that hold for any tenant.
+    """
+
+    quotas: Quotas = field(default_factory=Quotas)
+    functions: Mapping[bytes, FunctionSettings] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+
 def _check(settings: FunctionSettings | EngineConfig) -> None:
     """Refuse what is out of range.
 
@@ -129,6 +145,7 @@ class EngineConfig:
         drain_refuses: whether a draining server refuses new jobs, hands out none and sends idle
             clients away; gearmand goes on serving the connections it has.
         functions: settings by function name.
+        tenants: the tenants that are declared, by name.
         outcomes: how many ended jobs of each tenant are remembered, without their results.
         soft_mark: unsent bytes above which a client is not read and its jobs wait.
         hard_mark: unsent bytes (beyond one packet) above which a connection is closed.
@@ -155,6 +172,7 @@ class EngineConfig:
     functions: Mapping[bytes, FunctionSettings] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    tenants: Mapping[str, TenantSettings] = field(default_factory=lambda: MappingProxyType({}))
     outcomes: int = OUTCOMES
     soft_mark: int = 4 * 1024 * 1024
     hard_mark: int = 64 * 1024 * 1024

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from trigear.broker.broker import Broker
-from trigear.broker.check import faults_of
+from trigear.broker.check import charges_wrong, faults_of
 from trigear.broker.timers import Timers
 from trigear.engine import dead
 from trigear.engine.admin import shown
@@ -116,7 +116,7 @@ class Engine:
         self._touched: list[Session] = []
         self.touch = cast("Callable[[ServerConnection], object]", self._touched.append)
         self._gate = Gate() if durable else None
-        self.rules = RuleBook(config)
+        self.rules = RuleBook(config, guarded=logins is not None)
         self.broker = Broker(
             mint,
             self.rules.rules,
@@ -126,6 +126,7 @@ class Engine:
             term=term,
             outcomes=config.outcomes,
             chance=chance,
+            quotas=self.rules.quotas,
         )
         if self._gate is not None:
             self._gate.serve(self.broker)
@@ -207,6 +208,8 @@ class Engine:
         # A commit may outlast the connection and speak to it. Nobody listens, and a session that is
         # gone must not be held by its own peer.
         peer.sink = self._nobody
+        if (allowance := peer.tenant.allowance) is not None:
+            allowance.connections -= 1
         session.out.clear()
         level = logging.INFO if reason in _ORDINARY and not jobs else logging.WARNING
         log.log(
@@ -269,6 +272,7 @@ class Engine:
         functions |= set(peer.tenant.ready)
         session.close(CloseReason.FAULT)
         damage = [fault for function in functions for fault in faults_of(function)]
+        damage += charges_wrong(peer.tenant)
         if damage:
             raise TrigearInternalError("the queues are damaged: " + "; ".join(damage)) from error
 
@@ -504,7 +508,10 @@ class Engine:
     def reload(self, config: EngineConfig) -> None:
         """Take new settings. Handles and the face stay as they were at the start."""
         self.config = self.rules.config = config
+        self.broker.apply_quotas(lambda tenant: len(list(self.sessions_of(tenant))))
         self.broker.apply_rules(self.now)
+        for session in self._sessions.values():
+            session.limit_packets()
 
     def tenant_of(self, session: Session) -> str:
         """The tenant whose jobs a connection sees."""
@@ -546,6 +553,17 @@ class Engine:
         self._ignored[what] += 1
         if session.first_time(what):
             log.info("%r: ignored %s (said once per connection)", session, what)
+
+    def over_quota(self, session: Session, quota: str, what: str) -> None:
+        """A peer asked for more than its tenant may have, and is refused it."""
+        if session.first_time(f"quota {quota}"):
+            log.warning(
+                "%r: tenant %s is over its quota %s, %s (said once per connection)",
+                session,
+                session.peer.tenant.name,
+                quota,
+                what,
+            )
 
     def ended(self, job: Job, end: JobEnd, attempts: int, data: bytes, now: Now) -> bool:
         return self.results.ended(job, end, attempts, data, now)

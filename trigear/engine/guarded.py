@@ -20,6 +20,7 @@ import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from trigear.broker.broker import OverQuota
 from trigear.broker.peers import Peer
 from trigear.engine.doors import Way
 from trigear.engine.scheduler import Refusal as NoSchedule
@@ -149,7 +150,7 @@ class GuardedSession(Session):
         if known is None:
             waited = engine.now.monotonic - arrival.since
             self._after(max(0.0, logins.deadline - waited), self._too_late)
-        else:
+        elif self._has_room(known):
             self._login.known()
             self._become(known)
 
@@ -179,6 +180,27 @@ class GuardedSession(Session):
 
     # Who it is
 
+    def _has_room(self, identity: Identity) -> bool:
+        """Whether its tenant may have another connection, which is charged then; refuses it if
+        not."""
+        tenant = self._engine.broker.tenant(identity.tenant)
+        allowance = tenant.allowance
+        if allowance is None or self.peer.tenant is tenant:
+            return True
+        try:
+            allowance.connect()
+        except OverQuota as error:
+            log.warning(
+                "%r: tenant %s is over its quota %s, a login of %s is refused",
+                self,
+                identity.tenant,
+                error.quota,
+                identity.principal,
+            )
+            self._refuse(self._login.close(auth.CROWDED))
+            return False
+        return True
+
     def _become(self, identity: Identity) -> None:
         """The one place where a connection gets an identity."""
         engine = self._engine
@@ -187,8 +209,11 @@ class GuardedSession(Session):
         if self.peer.tenant.name != identity.tenant:
             # Only from nobody's, or from a network's where nothing was done yet: what one user did
             # never becomes somebody else's.
+            if (allowance := self.peer.tenant.allowance) is not None:
+                allowance.connections -= 1
             self.peer = Peer(engine.broker.tenant(identity.tenant), self)
         self.decoder.max_packet = engine.config.max_packet
+        self.limit_packets()
         self._rights = Rights(identity)
         self._forget_timers()
         if identity.expires_at is not None:
@@ -350,6 +375,12 @@ class GuardedSession(Session):
         fields = (" ".join(names), " ".join(types), "1", who)
         self.send(response(SASL_MECHANISMS, *(field.encode() for field in fields)))
 
+    def on_large_submission(self, number: int) -> None:
+        if self._rights.packets.get(number) is None:
+            self.denied(PACKETS[number])
+        else:
+            super().on_large_submission(number)
+
     def on_unknown_type(self, number: int) -> None:
         self._in_text = False
         if self._goes(needs_login=True):
@@ -446,6 +477,8 @@ class GuardedSession(Session):
         if refusal is not None:
             log.warning("%r: cannot become %s", self, new.principal)
             self._refuse_late(refusal)
+            return
+        if not self._has_room(new):
             return
         self._become(new)
         if self._in_text:

@@ -84,7 +84,12 @@ class Logins:
         if arrival is None:
             arrival = Arrival(self.door, address, engine.now.monotonic, None)
         if arrival.door.open:
-            return Session(engine, number, address)
+            session = Session(engine, number, address)
+            if (allowance := session.peer.tenant.allowance) is not None:
+                # Who is not asked who it is, is not told that there are too many.
+                allowance.connections += 1
+            session.limit_packets()
+            return session
         channel = channel or Channel(address)
         return GuardedSession(engine, self, number, address, channel, arrival)
 

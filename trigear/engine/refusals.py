@@ -9,3 +9,8 @@ STALLED: Final = ("QUEUE_ERROR", "The store does not answer")
 NOT_STORED: Final = ("NOT_STORED", "Could not be stored")
 NOT_YET_STORED: Final = ("NOT_STORED", "In effect, but not stored yet")
 FULL: Final = ("QUEUE_ERROR", "Job queue is full")
+
+
+def over(quota: str) -> tuple[str, str]:
+    """The tenant is over this quota, which is its own affair: others are not told of it."""
+    return "QUOTA_EXCEEDED", f"Quota exceeded: {quota}"

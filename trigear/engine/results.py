@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trigear.broker.broker import QueueFull
+from trigear.broker.broker import OverQuota, QueueFull
 from trigear.broker.jobs import RUNNING
 from trigear.engine.finding import LIVE_WORDS, SCHEDULED, STATE_WORDS, UNKNOWN, Finding
 from trigear.engine.outside import Outside
 from trigear.engine.reads import READ_BYTES
-from trigear.engine.refusals import FULL
+from trigear.engine.refusals import FULL, over
 from trigear.engine.shelves import Shelves
 from trigear.model import JobEnd
 from trigear.wire.codec import response
@@ -223,10 +223,13 @@ def reuse(
 
     Returns:
         Whether the submission is taken care of; else it is to be submitted.
+
+    Raises:
+        OverQuota: there is no such function yet, and the tenant may not have another one.
     """
     results = engine.results
     tenant = session.peer.tenant
-    function = engine.broker.function(tenant, name)
+    function = engine.broker.wanted_function(tenant, name)
     # What is there already is joined. The unique - is not one that somebody chose.
     if not function.rules.reuse_results or unique in function.uniques or unique == b"-":
         return False
@@ -277,6 +280,9 @@ def _submit(
             )
         except QueueFull:
             refusal = FULL
+        except OverQuota as error:
+            engine.over_quota(session, error.quota, "a submission is refused")
+            refusal = over(error.quota)
         else:
             if engine.broker.waits_for_store(job, background):
                 engine.broker.wait_for_store(job, session.peer, later.slot())

@@ -1,7 +1,8 @@
 """Which rules hold for a function, and who said so.
 
 From the top: what was set by command, until it is reset; what the configuration says about the
-function; the server's default. What was set by command is a record of the store, one for each
+function of this tenant; what it says about the function, whoever's it is; the server's default.
+What was set by command is a record of the store, one for each
 function that anything was set for.
 """
 
@@ -12,12 +13,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.broker.functions import Rules
-from trigear.engine.config import AUTO_BACKOFF, Auto, FunctionSettings, OnTimeout
+from trigear.engine.config import (
+    AUTO_BACKOFF,
+    Auto,
+    FunctionSettings,
+    OnTimeout,
+    TenantSettings,
+)
 from trigear.engine.records import Kind
 from trigear.engine.settings import BY_NAME, SETTINGS, Setting
 from trigear.stores.base import Erase, Record
 
 if TYPE_CHECKING:
+    from trigear.broker.quotas import Quotas
     from trigear.engine.config import EngineConfig
     from trigear.model import Now
 
@@ -27,6 +35,7 @@ Values = Mapping[str, object]
 """Values by the name of their setting."""
 
 _NOTHING: Final = FunctionSettings()
+_UNDECLARED: Final = TenantSettings()
 
 
 class RuleBook:
@@ -34,9 +43,12 @@ class RuleBook:
 
     Args:
         config: what the configuration says.
+        guarded: whether peers have to say who they are. Else there are no quotas: nobody knows
+            whom to charge.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, *, guarded: bool = False) -> None:
+        self._guarded = guarded
         self._set: dict[tuple[str, bytes], dict[str, object]] = {}
         self.reusing = False
         """Whether there may be a function whose results are reused."""
@@ -54,23 +66,38 @@ class RuleBook:
 
     def _look(self) -> None:
         """Take note of what is asked at every submission."""
-        by_file = any(own.reuse_results for own in self.config.functions.values())
+        tables = [self.config.functions, *(each.functions for each in self.config.tenants.values())]
+        by_file = any(own.reuse_results for table in tables for own in table.values())
         by_command = any(values.get("reuse-results") for values in self._set.values())
         self.reusing = by_file or by_command
 
     def rules(self, tenant: str, function: bytes) -> Rules:
         """The rules of one function, as the broker has them."""
         values = {setting.name: value for setting, value, _ in self.explain(tenant, function)}
-        return _rules_from(values)
+        quotas = self.quotas(tenant)
+        return _rules_from(
+            values,
+            oldest=0.0 if quotas is None else quotas.max_background_age,
+            steered=(tenant, function) in self._set,
+        )
+
+    def quotas(self, tenant: str) -> Quotas | None:
+        """What a tenant may have; None: any number of everything."""
+        declared = self.config.tenants.get(tenant)
+        return None if declared is None or not self._guarded else declared.quotas
 
     def explain(self, tenant: str, function: bytes) -> list[tuple[Setting, Any, str]]:
         """Every setting of a function with its value, and where that comes from: `command`, `file`
         or `default`."""
         by_command = self._set.get((tenant, function), {})
         own = self.config.functions.get(function, _NOTHING)
+        declared = self.config.tenants.get(tenant, _UNDECLARED)
+        nearer = declared.functions.get(function, _NOTHING)
         found = []
         for setting in SETTINGS:
             value, origin = by_command.get(setting.name), "command"
+            if value is None:
+                value, origin = getattr(nearer, setting.field), "file"
             if value is None:
                 value, origin = getattr(own, setting.field), "file"
             if value is None:
@@ -130,7 +157,7 @@ class RuleBook:
             self._look()
 
 
-def _rules_from(values: Mapping[str, Any]) -> Rules:
+def _rules_from(values: Mapping[str, Any], *, oldest: float, steered: bool) -> Rules:
     backoff = values["backoff"]
     auto = backoff is Auto.AUTO
     return Rules(
@@ -152,4 +179,6 @@ def _rules_from(values: Mapping[str, Any]) -> Rules:
         results_count=values["keep-results-count"],
         results_size=values["keep-results-size"],
         reuse_results=values["reuse-results"],
+        oldest=oldest,
+        steered=steered,
     )

@@ -20,12 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from trigear.broker.broker import WALL_CHECK, QueueFull
+from trigear.broker.broker import WALL_CHECK, OverQuota, QueueFull
 from trigear.broker.schedules import MISSED_SECONDS, Key, Missed, Schedule, distinction
 from trigear.broker.timing import NEVER, Timing, timing_of
 from trigear.engine.gate import Together, line_of
 from trigear.engine.records import Kind
-from trigear.engine.refusals import FULL
+from trigear.engine.refusals import FULL, over
 from trigear.model import Now, Priority, counted
 from trigear.stores.base import Erase, Record
 
@@ -236,6 +236,8 @@ class Scheduler:
                 job, made = self._begin_run(before, now)
             except QueueFull:
                 raise Refusal(*FULL) from None
+            except OverQuota as error:
+                raise Refusal(*over(error.quota)) from None
             except _Later:
                 raise Refusal("QUEUE_ERROR", "The job to be joined is being stored") from None
             return Step(before.ran_as(job.handle, now), made)
@@ -288,7 +290,7 @@ class Scheduler:
             return Step(after, write=False)
         try:
             job, made = self._begin_run(before, now)
-        except QueueFull:
+        except (QueueFull, OverQuota):
             if before.missed is Missed.ONCE:
                 raise _Later(FULL_SECONDS) from None
             return Step(after, write=False)
@@ -300,7 +302,7 @@ class Scheduler:
         """The job of a run; and again, if it was made for that.
 
         Raises:
-            QueueFull: it cannot be made.
+            QueueFull, OverQuota: it cannot be made.
             _Later: it is there, but the store does not have it yet.
         """
         broker = self._broker

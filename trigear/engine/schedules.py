@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from trigear.broker.broker import OverQuota
 from trigear.broker.schedules import Missed, Schedule
 from trigear.broker.timing import NEVER, timing_of
-from trigear.engine.refusals import STALLED, STOPPING
+from trigear.engine.refusals import STALLED, STOPPING, over
 from trigear.engine.scheduler import Order, Refusal
 from trigear.model import FUNCTION_LIMIT, UNIQUE_LIMIT, Priority, printable
 from trigear.wire.codec import response
@@ -66,7 +67,9 @@ class _Later:
             self._session.fill(self._slot, reply)
 
 
-def _check(engine: Engine, function: bytes, unique: bytes) -> None:
+def _check(
+    engine: Engine, session: Session, function: bytes, unique: bytes, workload: bytes
+) -> None:
     """Whether such a schedule may be made.
 
     Raises:
@@ -76,6 +79,13 @@ def _check(engine: Engine, function: bytes, unique: bytes) -> None:
         raise Refusal("ARGUMENT_TOO_LARGE", "Unique value too large")
     if len(function) > FUNCTION_LIMIT:
         raise Refusal("ARGUMENT_TOO_LARGE", "Function name too large")
+    if (allowance := session.peer.tenant.allowance) is not None:
+        # No run of it could ever be made.
+        try:
+            allowance.measure(len(function) + len(unique) + len(workload))
+        except OverQuota as error:
+            engine.over_quota(session, error.quota, "a schedule is refused")
+            raise Refusal(*over(error.quota)) from None
     _check_state(engine)
 
 
@@ -100,7 +110,7 @@ def submit(
     """Serve SUBMIT_JOB_SCHED. ``rest`` is its fields of cron and its workload."""
     *fields, workload = rest
     try:
-        _check(engine, function, unique)
+        _check(engine, session, function, unique, workload)
         timing = timing_of(cron_of_packet(fields))
     except Refusal as refusal:
         session.send(_error(refusal))
@@ -147,7 +157,7 @@ def add(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes | None
     """Make a schedule or change it."""
     try:
         order = _order(session.peer.tenant.name, args)
-        _check(engine, order.function, order.unique)
+        _check(engine, session, order.function, order.unique, order.workload)
     except Refusal as refusal:
         return _err(refusal)
     except ValueError as error:

@@ -13,12 +13,12 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from trigear.broker.broker import Late, QueueFull
+from trigear.broker.broker import Late, OverQuota, QueueFull
 from trigear.broker.dead import NOTE_LIMIT
 from trigear.broker.jobs import RUNNING, Job
 from trigear.broker.peers import Peer
 from trigear.engine import admin, results, schedules
-from trigear.engine.refusals import FULL, STALLED, STOPPING
+from trigear.engine.refusals import FULL, STALLED, STOPPING, over
 from trigear.model import CONN_ID_LIMIT, FUNCTION_LIMIT, UNIQUE_LIMIT, JobEnd, Priority
 from trigear.protocol.server import ServerConnection, Slot, server_rows
 from trigear.wire.codec import head, response
@@ -66,6 +66,9 @@ LEAST_HEARTBEAT: Final = 0.1
 
 _JOIN_LIMIT: Final = 16384
 """Workloads larger than this leave as they are instead of being copied behind their header."""
+
+_BESIDE_JOB: Final = 256
+"""Bytes that a packet may have besides its job: NULs, a time, fields of cron."""
 
 _NO_JOB: Final = response(NO_JOB)
 
@@ -254,27 +257,27 @@ class Session(ServerConnection):
         if background and engine.refuses_durable:
             self.send_error(*STALLED)
             return
-        if unique:
-            if engine.arriving is not None:
-                again = partial(
-                    self._submit,
-                    function,
-                    unique,
-                    workload,
-                    priority,
-                    background,
-                    due=due,
-                    reducer=reducer,
-                )
-                if engine.arriving.holds(self, function, unique, workload, again):
-                    return
+        if unique and engine.arriving is not None:
+            again = partial(
+                self._submit,
+                function,
+                unique,
+                workload,
+                priority,
+                background,
+                due=due,
+                reducer=reducer,
+            )
+            if engine.arriving.holds(self, function, unique, workload, again):
+                return
+        try:
             if (
-                engine.results.reusing
+                unique
+                and engine.results.reusing
                 and not (due or reducer)
                 and results.reuse(engine, self, function, unique, workload, priority, background)
             ):
                 return
-        try:
             job = self._broker.submit(
                 self.peer,
                 function,
@@ -289,10 +292,30 @@ class Session(ServerConnection):
         except QueueFull:
             self.send_error(*FULL)
             return
+        except OverQuota as error:
+            self.over_quota(error.quota)
+            return
         if job.gate is not None and self._broker.waits_for_store(job, background):
             self._broker.wait_for_store(job, self.peer, self.reserve(len(workload)))
         else:
             self.send(engine.created_head(job.handle) + job.handle)
+
+    def limit_packets(self) -> None:
+        """Let submissions be judged by their length that are larger than the tenant's jobs may be;
+        those that are not larger by much are measured when they are there."""
+        allowance = self.peer.tenant.allowance
+        most = 0 if allowance is None else allowance.quotas.max_job_bytes
+        self.decoder.max_submission = most + _BESIDE_JOB if most else None
+
+    def on_large_submission(self, number: int) -> None:
+        allowance = self.peer.tenant.allowance
+        assert allowance is not None, "else no packet would be too large"
+        self.over_quota(allowance.refuse("max-job-bytes").quota)
+
+    def over_quota(self, quota: str) -> None:
+        """Refuse a submission that is more than the tenant may have."""
+        self._engine.over_quota(self, quota, "a submission is refused")
+        self.send_error(*over(quota))
 
     @property
     def gone(self) -> bool:
@@ -348,7 +371,11 @@ class Session(ServerConnection):
         if len(function) > FUNCTION_LIMIT:
             self._engine.ignored(self, "CAN_DO of a function name that is too long")
             return
-        self._broker.can_do(self.peer, function, seconds, self._engine.now)
+        try:
+            self._broker.can_do(self.peer, function, seconds, self._engine.now)
+        except OverQuota as error:
+            # As with other requests without a reply: an ERROR would set plain workers out of step.
+            self._engine.over_quota(self, error.quota, "an ability is ignored")
 
     def on_cant_do(self, function: bytes) -> None:
         self._broker.cant_do(self.peer, function, self._engine.now)

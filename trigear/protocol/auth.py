@@ -56,6 +56,7 @@ TIMEOUT: Final = Refusal("AUTHENTICATION_TIMEOUT", "Authentication timed out", T
 EXPIRED: Final = Refusal("AUTHENTICATION_EXPIRED", "Session expired", True)
 ABORTED: Final = Refusal("SASL_ABORTED", "Aborted")
 UNEXPECTED: Final = Refusal("SASL_PROTOCOL_ERROR", "Unexpected SASL packet", True)
+CROWDED: Final = Refusal("QUOTA_EXCEEDED", "Quota exceeded: max-connections", True)
 DENIED: Final = Refusal("PERMISSION_DENIED", "Permission denied")
 
 

@@ -107,6 +107,9 @@ class Connection:
     def on_too_large(self, number: int, size: int) -> None:
         self.close(CloseReason.TOO_LARGE)
 
+    def on_large_submission(self, number: int) -> None:
+        self.close(CloseReason.TOO_LARGE)
+
     def on_line_too_long(self) -> None:
         self.close(CloseReason.LINE_TOO_LONG)
 

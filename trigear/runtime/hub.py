@@ -192,7 +192,8 @@ class Hub:
             link.readable = True
             self._moment = now()
             self._open(link, b"")
-            self.nudge()
+        # It may have been refused already, and when it must have logged in is to be known at once.
+        self.nudge()
 
     def __len__(self) -> int:
         return len(self._links)

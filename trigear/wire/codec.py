@@ -25,6 +25,10 @@ _LARGE: Final = 65536
 """A packet larger than this is gathered in a buffer of its own, so that the chunks it arrives in
 are each copied once and its last argument is cut out once."""
 
+_SUBMISSIONS: Final = frozenset(
+    number for number, packet in PACKETS.items() if packet.name.startswith("SUBMIT_")
+)
+
 Handler = Callable[..., None]
 Row = tuple[int, int, bool, Handler] | None
 """How to take one packet type apart: number of NULs to split at (-1: no arguments), fewest
@@ -80,8 +84,32 @@ class Target(Protocol):
     def on_too_large(self, number: int, size: int) -> None:
         """A header that announces more than ``max_packet`` bytes."""
 
+    def on_large_submission(self, number: int) -> None:
+        """A header of a submission that announces more than ``max_submission`` bytes; the packet
+        will be skipped."""
+
     def on_line_too_long(self) -> None:
         """A text line without an end within ``max_line`` bytes."""
+
+
+class _Skipped:
+    """Stands where a large packet would be gathered, and keeps nothing of it."""
+
+    __slots__ = ("_left", "_size", "rest")
+
+    def __init__(self, start: int, need: int) -> None:
+        self._size = start
+        self._left = need - start
+        self.rest = b""
+        """What came behind the packet."""
+
+    def extend(self, data: bytes) -> None:
+        self._size += len(data)
+        self.rest += data[self._left :]
+        self._left = max(self._left - len(data), 0)
+
+    def __len__(self) -> int:
+        return self._size
 
 
 class Decoder:
@@ -89,10 +117,22 @@ class Decoder:
 
     ``magic`` is what packets begin with, ``rows`` says by packet number how to take them apart,
     ``max_packet`` limits a packet's payload and is checked before anything is buffered for it, and
-    ``max_line`` limits a text line, both in bytes.
+    ``max_line`` limits a text line, both in bytes. A submission of more than ``max_submission``
+    bytes is skipped instead of being gathered, and what comes behind it is heard; one that is there
+    whole is handed over all the same, for who takes it to measure.
     """
 
-    __slots__ = ("_buf", "_large", "_magic", "_need", "_pos", "max_line", "max_packet", "rows")
+    __slots__ = (
+        "_buf",
+        "_large",
+        "_magic",
+        "_need",
+        "_pos",
+        "max_line",
+        "max_packet",
+        "max_submission",
+        "rows",
+    )
 
     def __init__(
         self, magic: bytes, rows: Sequence[Row], *, max_packet: int, max_line: int
@@ -101,9 +141,10 @@ class Decoder:
         self.rows = rows
         self.max_packet = max_packet
         self.max_line = max_line
+        self.max_submission: int | None = None
         self._buf = b""
         self._pos = 0
-        self._large: bytearray | None = None
+        self._large: bytearray | _Skipped | None = None
         self._need = 0
 
     @property
@@ -116,7 +157,7 @@ class Decoder:
     def feed(self, data: bytes) -> None:
         """Take more bytes in. Decodes nothing."""
         if self._large is not None:
-            self._large += data
+            self._large.extend(data)
         elif self._pos < len(self._buf):
             self._buf = self._buf[self._pos :] + data
             self._pos = 0
@@ -190,8 +231,12 @@ class Decoder:
                     elif size > self.max_packet:
                         target.on_too_large(number, size)
                     elif size > _LARGE:
-                        self._large = bytearray(memoryview(buf)[pos:])
                         self._need = size + 12
+                        if found == magic and self._skips(number, size):
+                            target.on_large_submission(number)
+                            self._large = _Skipped(end - pos, self._need)
+                        else:
+                            self._large = bytearray(memoryview(buf)[pos:])
                         self._buf = b""
                         self._pos = 0
                     return False
@@ -233,11 +278,19 @@ class Decoder:
         self._pos = 0
         return False
 
+    def _skips(self, number: int, size: int) -> bool:
+        most = self.max_submission
+        return most is not None and size > most and number in _SUBMISSIONS
+
     def _run_large(self, target: Target) -> None:
         """Hand over the packet in the large buffer, which is complete."""
         large = self._large
         assert large is not None
         self._large = None
+        if isinstance(large, _Skipped):
+            self._buf = large.rest
+            self._pos = 0
+            return
         need = self._need
         self._buf = bytes(memoryview(large)[need:])
         self._pos = 0
