@@ -6,6 +6,7 @@ import pytest
 
 from tests.engine.storing import StoringWorld
 from tests.engine.world import Caller, World
+from trigear.broker.quotas import Allowance, Quotas
 from trigear.engine.config import EngineConfig, FunctionSettings
 from trigear.errors import StoreUnavailable, StoreUnknown
 from trigear.testing.clock import START
@@ -261,6 +262,16 @@ def test_a_new_job_is_refused_as_any_other(storing):
     submit(storing.caller(), unique=b"other")
     read(storing)
     assert client.heard() == [("ERROR", b"QUEUE_ERROR", b"Job queue is full")]
+
+
+def test_a_new_job_over_the_quota_is_refused_as_any_other(storing):
+    client = unreadable(storing)
+    allowance = Allowance(Quotas(max_queued_jobs=1))
+    allowance.charge(1)
+    storing.engine.broker.tenant("default").allowance = allowance
+    read(storing)
+    over = b"Quota exceeded: max-queued-jobs"
+    assert client.heard() == [("ERROR", b"QUOTA_EXCEEDED", over)]
 
 
 def test_a_server_that_stops_meanwhile_refuses(storing):
