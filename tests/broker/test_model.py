@@ -373,18 +373,25 @@ class Beside(RuleBasedStateMachine):
                     self.model.stored(work)
                     self.world.broker.stored(job, self.world.now)
                 else:
-                    for _, token in work.storing:
-                        pair, handle, background = self.tokens[token]
-                        if not background:
-                            pair.waits[handle] -= 1
+                    self.was_not_stored(work)
                     self.model.not_stored(work)
                     ledger.records.discard(job.record)
                     self.world.broker.not_stored(job, self.world.now)
+
+    def was_not_stored(self, work):
+        """Whoever submitted to this job on its way is refused, and waits for nothing."""
+        for _, token in work.storing:
+            pair, handle, background = self.tokens[token]
+            if not background:
+                pair.waits[handle] -= 1
 
     @precondition(lambda self: self.model.asked)
     @rule(written=st.sampled_from([True, True, False]))
     def commit_dead_letters(self, written):
         with self.step():
+            for _, work in self.model.asked:
+                if work is not None and not written:
+                    self.was_not_stored(work)
             self.model.settle(written=written)
             self.world.ledger.settle(self.world.now, written=written)
 
