@@ -25,6 +25,7 @@ PAGES = (
     "mistakes",
     "questions",
     "results",
+    "retries",
     "howto/django",
     "howto/fastapi",
     "howto/parallel",

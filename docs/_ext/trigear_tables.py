@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from trigear.engine.settings import SETTINGS
 from trigear.security.policy import COMMAND_RULES, PACKET_RULES, Scope
 from trigear.wire.commands import COMMANDS
 from trigear.wire.packets import EXTENSIONS, LOGINS, PACKETS, Side
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
+    from trigear.engine.settings import Setting
     from trigear.security.policy import Rule, Way
     from trigear.wire.commands import Command
     from trigear.wire.packets import Packet
@@ -168,6 +170,14 @@ def rights_table(rules: Mapping[str, Rule]) -> str:
     )
 
 
+def settings_table(settings: Iterable[Setting]) -> str:
+    """One line for each setting of a function."""
+    return markdown_table(
+        ("setting", "what it says", "as in"),
+        ((f"`{each.name}`", each.about, f"`{each.example}`") for each in settings),
+    )
+
+
 GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "packet overview": lambda: packet_overview(PACKETS),
     "packets": lambda: packet_reference(PACKETS),
@@ -176,6 +186,7 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "login overview": lambda: packet_overview(LOGINS),
     "logins": lambda: packet_reference(LOGINS),
     "commands": lambda: command_reference(COMMANDS),
+    "settings": lambda: settings_table(SETTINGS),
     "rights": lambda: rights_table(PACKET_RULES | COMMAND_RULES),
 }
 
