@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from trigear.broker.quotas import Quotas
 from trigear.cli.manners import Manners
 from trigear.cli.report import Failure, Status
 from trigear.cli.server import plan_of, server_command
-from trigear.engine.config import FunctionSettings, OnTimeout
+from trigear.engine.config import FunctionSettings, OnTimeout, TenantSettings
 from trigear.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,6 +68,16 @@ keep-results = "24h"
 keep-results-count = 100
 keep_results_size = "1MiB"
 reuse-results = true
+
+[tenant.acme]
+max-queued-jobs = 7
+max_queued_bytes = "1MiB"
+max-background-age = "7d"
+
+[tenant.acme.function.mail]
+timeout = "9s"
+
+[tenant.other]
 """
 
 
@@ -96,6 +107,11 @@ def test_every_kind_of_value_arrives(written: Callable[[str], str]) -> None:
             keep_results_size=1 << 20,
             reuse_results=True,
         ),
+    }
+    quotas = Quotas(max_queued_jobs=7, max_queued_bytes=1 << 20, max_background_age=7 * 86400.0)
+    assert config.engine.tenants == {
+        "acme": TenantSettings(quotas, {b"mail": FunctionSettings(9.0)}),
+        "other": TenantSettings(),
     }
 
 
@@ -272,7 +288,77 @@ def test_show_prints_one_json_document_on_request(trigear: Callable[..., Said]) 
 
     shown: dict[str, Any] = json.loads(trigear("config", "show", "--json").out)
     assert shown["server"]["port"] == {"value": 4730, "from": "default"}
-    assert shown["function"] == {}
+    assert shown["function"] == shown["tenant"] == {}
+
+
+def test_tenants_are_shown_with_all_their_quotas(
+    written: Callable[[str], str], trigear: Callable[..., Said]
+) -> None:
+    import json
+
+    shown = json.loads(trigear("config", "show", "--json", "--config", written(WHOLE)).out)
+    assert shown["tenant"]["acme"] == {
+        "max-connections": 1000,
+        "max-workers": 500,
+        "max-functions": 1000,
+        "max-queued-jobs": 7,
+        "max-queued-bytes": "1MiB",
+        "max-job-bytes": "16MiB",
+        "max-abilities-per-connection": 1000,
+        "max-background-age": "7d",
+        "function": {"mail": {"timeout": "9s"}},
+    }
+    assert shown["tenant"]["other"]["max-background-age"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("tenant = 1", "tenant: is not a table; write [tenant] above its keys"),
+        ("[tenant]\nacme = 1", "tenant.acme: is not a table; write [tenant.acme] above its keys"),
+        (
+            '[tenant."a b"]',
+            "[tenant.a b]: 'a b' is no name; letters, digits and ._- make one",
+        ),
+        (
+            "[tenant.acme]\nmax-job = 1",
+            "[tenant.acme] max-job: no such setting; did you mean 'max-job-bytes'?",
+        ),
+        (
+            "[tenant.acme]\nmax-workers = -1",
+            "[tenant.acme] max-workers: '-1' is not a number of workers",
+        ),
+        (
+            "[tenant.acme]\nmax-job-bytes = true",
+            "[tenant.acme] max-job-bytes: 'True' is not a size: write 64KiB, 16MiB, 1GiB or a"
+            " number of bytes",
+        ),
+        (
+            "[tenant.acme]\nmax-background-age = 'old'",
+            "[tenant.acme] max-background-age: 'old' is not a duration: write 500ms, 30s, 5m or"
+            " 24h",
+        ),
+        (
+            "[tenant.acme]\nmax-workers = 1\nmax_workers = 2",
+            "[tenant.acme] max_workers: is set twice; once with - and once with _",
+        ),
+        (
+            "[tenant.acme.function.f]\ntimeout = 'x'",
+            "[tenant.acme.function.f] timeout: 'x' is not a duration: write 500ms, 30s, 5m or 24h",
+        ),
+        (
+            "[tenant.acme]\nfunction = 1",
+            "tenant.acme.function: is not a table; write [tenant.acme.function] above its keys",
+        ),
+    ],
+)
+def test_what_makes_no_sense_about_a_tenant_is_named(
+    written: Callable[[str], str], text: str, complaint: str
+) -> None:
+    path = written(text)
+    with pytest.raises(ConfigError) as caught:
+        plan_for("--config", path)
+    assert str(caught.value) == f"{path}: {complaint}"
 
 
 def test_example_is_valid_with_and_without_its_comment_signs(
@@ -285,3 +371,6 @@ def test_example_is_valid_with_and_without_its_comment_signs(
     live = "\n".join(line[1:] if line[:1] == "#" and line[1:2] != " " else line for line in lines)
     config = plan_for("--config", written(live)).config
     assert config.engine.functions[b"resize"].timeout == 30
+    assert config.engine.tenants == {
+        "acme": TenantSettings(functions={b"resize": FunctionSettings()})
+    }

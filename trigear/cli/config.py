@@ -13,12 +13,16 @@ from click.core import ParameterSource
 from trigear.cli import config_file, serve
 from trigear.cli.groups import NearGroup
 from trigear.cli.manners import Manners, with_help, with_manners
-from trigear.cli.server import functions_of, plan_of, server_command
+from trigear.cli.server import functions_of, plan_of, server_command, tenants_of
 from trigear.engine.settings import SETTINGS
+from trigear.engine.tenants import QUOTAS
 
 if TYPE_CHECKING:
     import enum
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from trigear.broker.quotas import Quotas
+    from trigear.engine.config import FunctionSettings
 
 ORIGINS: Final = {
     ParameterSource.ENVIRONMENT: "environment",
@@ -65,29 +69,57 @@ def show_command(path: str | None, *, as_json: bool) -> int:
         source = ctx.get_parameter_source(str(option.name))
         origin = ORIGINS.get(source, "default") if source is not None else "default"
         settings[name] = (ctx.params[str(option.name)], origin)
-    functions = {
-        name.decode(): {
-            setting.name: setting.plain(value)
-            for setting in SETTINGS
-            if (value := getattr(found, setting.field)) is not None
-        }
-        for name, found in functions_of(ctx).items()
-    }
+    functions = settings_in(functions_of(ctx))
+    tenants = tenants_of(ctx)
     if as_json:
         server = {
             name: {"value": value, "from": where} for name, (value, where) in settings.items()
         }
-        click.echo(json.dumps({"server": server, "function": functions}, default=plain))
+        own = {
+            name: quotas_in(found.quotas) | {"function": settings_in(found.functions)}
+            for name, found in tenants.items()
+        }
+        document = {"server": server, "function": functions, "tenant": own}
+        click.echo(json.dumps(document, default=plain))
         return 0
     click.echo("[server]")
     for name, (value, where) in settings.items():
         line = f"{name} = {toml_value(value)}" if value is not None else f"# {name}: not set"
         click.echo(f"{line:<40}  # {where}")
-    for name, found in functions.items():
-        click.echo(f"\n[function.{toml_value(name)}]")
-        for key, value in found.items():
-            click.echo(f"{key} = {toml_value(value)}")
+    show_functions("function", functions)
+    for name, tenant in tenants.items():
+        click.echo(f"\n[tenant.{toml_value(name)}]")
+        show_keys(quotas_in(tenant.quotas))
+        show_functions(f"tenant.{toml_value(name)}.function", settings_in(tenant.functions))
     return 0
+
+
+def settings_in(functions: Mapping[bytes, FunctionSettings]) -> dict[str, dict[str, object]]:
+    """What is set of functions, as a file has it."""
+    return {
+        name.decode(): {
+            setting.name: setting.plain(value)
+            for setting in SETTINGS
+            if (value := getattr(found, setting.field)) is not None
+        }
+        for name, found in functions.items()
+    }
+
+
+def quotas_in(quotas: Quotas) -> dict[str, object]:
+    """The quotas of a tenant, as a file has them."""
+    return {quota.name: quota.plain(getattr(quotas, quota.field)) for quota in QUOTAS}
+
+
+def show_functions(above: str, functions: Mapping[str, Mapping[str, object]]) -> None:
+    for name, found in functions.items():
+        click.echo(f"\n[{above}.{toml_value(name)}]")
+        show_keys(found)
+
+
+def show_keys(found: Mapping[str, object]) -> None:
+    for key, value in found.items():
+        click.echo(f"{key} = {toml_value(value)}")
 
 
 @config_group.command(name="example")
@@ -109,6 +141,12 @@ def example_command() -> int:
         for line in textwrap.wrap(setting.about, 96):
             click.echo(f"# {line}")
         click.echo(f"#{setting.name} = {setting.example}")
+    click.echo("\n# What one tenant may have, where peers have to log in; 0: any number.")
+    click.echo('#[tenant."acme"]')
+    for quota in QUOTAS:
+        click.echo(f"# {quota.about}\n#{quota.name} = {toml_value(quota.plain(quota.default))}")
+    click.echo("\n# For the jobs of one function of this tenant; the same settings as above.")
+    click.echo('#[tenant."acme".function."resize"]')
     return 0
 
 

@@ -1,5 +1,5 @@
-"""`trigear.toml`: the options of a command, written down, and settings of single functions and
-addresses.
+"""`trigear.toml`: the options of a command, written down, and settings of single functions,
+addresses and tenants.
 
 `[server]` has the long names of `trigear server`'s options as keys, with `-` or `_`; what kind of
 value a key takes is read from the option itself, so the two cannot drift apart.
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from trigear.cli.listener_tables import ListenerTable
+    from trigear.engine.config import TenantSettings
     from trigear.engine.doors import Networks
 
 NAME: Final = "trigear.toml"
+
+TABLES: Final = ("server", "function", "listener", "networks", "tenant")
+"""What a file may have."""
 
 ON_COMMAND_LINE_ONLY: Final = frozenset(
     {"config", "compat", "check", "verbose", "quiet", "no_color", "debug", "help"}
@@ -46,6 +50,7 @@ class ConfigFile:
     functions: Mapping[bytes, FunctionSettings]
     listeners: Sequence[ListenerTable]
     networks: Networks | None
+    tenants: Mapping[str, TenantSettings]
 
 
 def usual_place() -> str | None:
@@ -75,7 +80,7 @@ def read(path: str, ctx: click.Context) -> ConfigFile:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(path, f"is not TOML: {error}") from error
-    refuse_unknown(path, "", document, ("server", "function", "listener", "networks"))
+    refuse_unknown(path, "", document, TABLES)
     server = table(path, "server", document.get("server", {}))
     functions = table(path, "function", document.get("function", {}))
     listeners: Sequence[ListenerTable] = ()
@@ -87,12 +92,18 @@ def read(path: str, ctx: click.Context) -> ConfigFile:
         listeners = listener_tables.listeners(path, document.get("listener", []), ctx)
         if "networks" in document:
             networks = listener_tables.networks_of(path, "networks", document["networks"])
+    tenants: Mapping[str, TenantSettings] = {}
+    if "tenant" in document:
+        from trigear.cli.tenant_tables import tenants_in
+
+        tenants = tenants_in(path, document["tenant"])
     return ConfigFile(
         path,
         server_values(path, server, ctx),
-        function_settings(path, functions),
+        function_settings(path, "function", functions),
         listeners,
         networks,
+        tenants,
     )
 
 
@@ -165,10 +176,12 @@ def wrong_kind(option: click.Option, value: object) -> str | None:
     return None
 
 
-def function_settings(path: str, functions: Mapping[str, Any]) -> dict[bytes, FunctionSettings]:
+def function_settings(
+    path: str, above: str, functions: Mapping[str, Any]
+) -> dict[bytes, FunctionSettings]:
     found = {}
     for name, keys in functions.items():
-        where = f"function.{name}"
+        where = f"{above}.{name}"
         keys = table(path, where, keys)
         refuse_unknown(path, where, keys, BY_NAME)
         found[name.encode()] = one_function(f"{path}: [{where}]", keys)

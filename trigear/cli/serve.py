@@ -46,6 +46,7 @@ log: Final = logging.getLogger("trigear.server")
 
 RENEWABLE: Final = (
     "functions",
+    "tenants",
     # Some that a function can have, the server has none of.
     *sorted(
         {setting.field for setting in SETTINGS}

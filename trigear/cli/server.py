@@ -30,6 +30,7 @@ from trigear.engine.config import (
     Keepalive,
     OnTimeout,
     ServerConfig,
+    TenantSettings,
 )
 from trigear.engine.settings import BY_NAME
 from trigear.errors import ConfigError
@@ -104,6 +105,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     ctx.meta["trigear.functions"] = found.functions
     ctx.meta["trigear.listeners"] = found.listeners
     ctx.meta["trigear.networks"] = found.networks
+    ctx.meta["trigear.tenants"] = found.tenants
     return os.path.abspath(path)
 
 
@@ -376,6 +378,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         outcomes=given["outcomes"],
         **{name: given[name] for name in FUNCTION_DEFAULTS},
         functions=functions_of(ctx),
+        tenants=tenants_of(ctx),
     )
     tables = ctx.meta.get("trigear.listeners", ())
     networks = ctx.meta.get("trigear.networks")
@@ -438,6 +441,12 @@ def bare(tables: Sequence[ListenerTable]) -> tuple[str, ...]:
 def functions_of(ctx: click.Context) -> Mapping[bytes, FunctionSettings]:
     """The settings of single functions that the file has."""
     found: Mapping[bytes, FunctionSettings] = ctx.meta.get("trigear.functions", {})
+    return found
+
+
+def tenants_of(ctx: click.Context) -> Mapping[str, TenantSettings]:
+    """The tenants that the file declares."""
+    found: Mapping[str, TenantSettings] = ctx.meta.get("trigear.tenants", {})
     return found
 
 

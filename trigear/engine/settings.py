@@ -58,7 +58,12 @@ class Setting:
         return list(value) if isinstance(value, tuple) else self.show(value)
 
 
-def _duration(value: object) -> float:
+def duration(value: object) -> float:
+    """Seconds of a duration that somebody may mean.
+
+    Raises:
+        ValueError: it is none, or nobody means it.
+    """
     seconds = parse_duration(value)
     if seconds > LONGEST:
         raise ValueError(f"'{value}' is longer than ten years")
@@ -66,21 +71,23 @@ def _duration(value: object) -> float:
 
 
 def _some_duration(value: object) -> float:
-    seconds = _duration(value)
+    seconds = duration(value)
     if not seconds:
         raise ValueError(f"'{value}' is no time at all")
     return seconds
 
 
 def _backoff(value: object) -> float | Auto:
-    return Auto.AUTO if value == Auto.AUTO.value else _duration(value)
+    return Auto.AUTO if value == Auto.AUTO.value else duration(value)
 
 
 def _show_backoff(value: float | Auto) -> str:
     return value.value if isinstance(value, Auto) else show_duration(value)
 
 
-def _count(what: str) -> Callable[[object], int]:
+def count_of(what: str) -> Callable[[object], int]:
+    """What reads a number of these; it raises ``ValueError`` for what is none."""
+
     def parse(value: object) -> int:
         text = str(value)
         if isinstance(value, bool) or not (text.isascii() and text.isdigit()):
@@ -91,7 +98,7 @@ def _count(what: str) -> Callable[[object], int]:
 
 
 def _results(value: object) -> int:
-    number = _count("results")(value)
+    number = count_of("results")(value)
     if not number:
         raise ValueError("at least one result has to be kept, or none with keep-results = 0")
     return number
@@ -130,7 +137,7 @@ def _limits(value: object) -> tuple[int, ...]:
     numbers = words if isinstance(words, list) else [words]
     if len(numbers) not in (1, 3):
         raise ValueError(f"'{value}' is neither one number nor three: for high, normal, low")
-    limits = tuple(map(_count("jobs"), numbers))
+    limits = tuple(map(count_of("jobs"), numbers))
     return limits if len(limits) == 3 else limits * 3
 
 
@@ -142,7 +149,7 @@ SETTINGS: Final = (
     Setting(
         "timeout",
         "How long a worker may take that names no time of its own; 0: any time.",
-        _duration,
+        duration,
         show_duration,
         '"30s"',
         0.0,
@@ -157,7 +164,7 @@ SETTINGS: Final = (
     Setting(
         "attempts",
         "How often a job may be lost or time out before it is given up; 0: any number of times.",
-        _count("attempts"),
+        count_of("attempts"),
         str,
         "10",
     ),
@@ -194,7 +201,7 @@ SETTINGS: Final = (
         "expires",
         "How long a background job may wait for its first attempt before it is given up; 0: any"
         " time.",
-        _duration,
+        duration,
         show_duration,
         '"0s"',
     ),
@@ -215,7 +222,7 @@ SETTINGS: Final = (
     Setting(
         "dead-keep",
         "How long dead letters are kept; 0: for ever.",
-        _duration,
+        duration,
         show_duration,
         '"0s"',
     ),
@@ -239,7 +246,7 @@ SETTINGS: Final = (
     Setting(
         "keep-results",
         "How long results are kept for who asks for them later; 0: not at all.",
-        _duration,
+        duration,
         show_duration,
         '"24h"',
         0.0,
