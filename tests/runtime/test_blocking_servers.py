@@ -340,11 +340,6 @@ def test_all_that_are_down_are_named(two: tuple[str, str]) -> None:
         connect_blocking(["127.0.0.1:1", "127.0.0.1:2"], timeout=PATIENCE)
 
 
-def test_tls_is_not_left_out_in_silence() -> None:
-    with pytest.raises(ConfigError, match="does not speak"):
-        connect_blocking("gearmans://127.0.0.1:1")
-
-
 def test_no_server_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match="there is none"):
         connect_blocking([])

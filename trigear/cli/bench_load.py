@@ -21,7 +21,7 @@ from trigear.cli.report import Failure, Status
 from trigear.errors import ConnectionLost
 from trigear.model import printable
 from trigear.protocol.connection import MAX_PACKET
-from trigear.runtime.blocking_link import open_socket, why_not
+from trigear.runtime.blocking_wire import open_socket, why_not
 from trigear.wire.codec import RES, Decoder, request, rows_for
 from trigear.wire.commands import LINE_LIMIT
 from trigear.wire.packets import (

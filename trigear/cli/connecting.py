@@ -208,7 +208,7 @@ def is_here(address: Address) -> bool:
 
 def reason(error: ConnectionLost) -> str:
     """Why a connection did not come about, without the address."""
-    from trigear.runtime.blocking_link import why_not
+    from trigear.runtime.blocking_wire import why_not
 
     cause = error.__cause__
     return why_not(cause) if isinstance(cause, OSError) else str(error)

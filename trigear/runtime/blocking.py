@@ -42,7 +42,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from trigear.errors import ConnectionLost, JobLost
+from trigear.errors import ConnectionLost, JobLost, LoginFailed
 from trigear.model import Priority, public
 from trigear.protocol import events
 from trigear.protocol.choice import home_of
@@ -52,7 +52,7 @@ from trigear.runtime.backoff import PATIENCE
 from trigear.runtime.blocking_job import BlockingJob
 from trigear.runtime.blocking_link import Waiting
 from trigear.runtime.blocking_pool import BlockingPool, lot
-from trigear.runtime.greeting import greeting
+from trigear.runtime.greeting import check_auth, check_tls, greeting
 from trigear.runtime.order import (
     IN_DOUBT,
     SCHEDULE_IN_DOUBT,
@@ -83,6 +83,8 @@ if TYPE_CHECKING:
     from trigear.runtime.blocking_pool import BlockingUpstream
     from trigear.runtime.result import Result
     from trigear.runtime.values import AnyPriority
+    from trigear.security.sasl_client import Auth
+    from trigear.security.tls import ClientTLS
 
 __all__ = ["BlockingClient", "BlockingJob", "connect_blocking"]
 
@@ -294,7 +296,7 @@ class BlockingClient:
         until = self.until()
         self._pool.pick(start, until, self.timeout)
         answer = JobStatus(False, False, 0, 0)
-        down: ConnectionLost | None = None
+        down: ConnectionLost | LoginFailed | None = None
         for upstream in self._pool.walk(start):
             if not self._pool.settled(upstream, until, self.timeout):
                 down = upstream.failure
@@ -329,7 +331,7 @@ class BlockingClient:
         self._pool.pick(None, until, self.timeout)
         answer: Result | None = None
         plain: BlockingUpstream | None = None
-        down: ConnectionLost | None = None
+        down: ConnectionLost | LoginFailed | None = None
         for upstream in self._pool.walk(None):
             if not self._pool.settled(upstream, until, self.timeout):
                 down = upstream.failure
@@ -479,6 +481,8 @@ def connect_blocking(
     client_id: str | None = None,
     patience: float = PATIENCE,
     rng: random.Random | None = None,
+    tls: ClientTLS | None = None,
+    auth: Auth | None = None,
 ) -> BlockingClient:
     """Connect to the servers that jobs shall be submitted to, without Trio.
 
@@ -489,30 +493,38 @@ def connect_blocking(
     made again by the next call when they have broken.
 
     Args:
-        servers: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`; or several of
-            them.
+        servers: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]`, `gearmans://HOST[:PORT]`
+            (TLS) or `unix:PATH`; or several of them.
         timeout: seconds that each attempt to connect and each call may take; None for any time.
         client_id: what the servers' lists of connections call this one; one word.
         patience: seconds that a call waits for a server while all of them are down, within its
             time, before it raises ConnectionLost; 0 to raise at once.
         rng: where the lot comes from.
+        tls: whom to trust and who we are, as for :func:`trigear.connect`.
+        auth: who to log in as on every connection, likewise.
 
     Returns:
         The client; ``with`` closes it.
 
     Raises:
         ConnectionLost: nobody answers at any of them.
-        ConfigError: this is no address.
+        LoginFailed: here, and in any call when a connection was made again, the servers refuse the
+            login (:class:`LoginRefused`), or it would not be safe.
+        ConfigError: this is no address, or a file of TLS cannot be used.
+        TypeError: this is nothing to log in with.
         LocalProtocolError: the client id is not one word.
         ValueError: the patience is negative.
     """
     if math.isnan(patience) or patience < 0:
         raise ValueError(f"patience={patience}: a number of seconds is needed")
+    check_tls(tls)
+    check_auth(auth)
     several = [servers] if isinstance(servers, str | Address) else list(servers)
     places = [as_address(one) for one in several]
     greet = partial(greeting, None if client_id is None else as_name(client_id))
     greet(ClientConnection())  # who has no proper name shall hear of it here
-    pool = BlockingPool(places, greet, patience=patience, rng=lot if rng is None else rng.random)
+    draw = lot if rng is None else rng.random
+    pool = BlockingPool(places, greet, patience=patience, rng=draw, tls=tls, auth=auth)
     try:
         pool.begin(timeout)
     except BaseException:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from trigear.runtime.address import Address
     from trigear.runtime.blocking import BlockingClient
     from trigear.runtime.values import AnyPriority
+    from trigear.security.sasl_client import Auth
+    from trigear.security.tls import ClientTLS
 
 Value = TypeVar("Value")
 
@@ -221,19 +223,27 @@ class BlockingAdmin:
 
 @public
 def connect_admin_blocking(
-    address: str | Address = "localhost", *, timeout: float | None = None
+    address: str | Address = "localhost",
+    *,
+    timeout: float | None = None,
+    tls: ClientTLS | None = None,
+    auth: Auth | None = None,
 ) -> BlockingAdmin:
     """Connect to the server that is to be looked into, without Trio.
 
     Args:
-        address: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]` or `unix:PATH`.
+        address: `HOST[:PORT]`, `[IPV6]:PORT`, `gearman://HOST[:PORT]`, `gearmans://HOST[:PORT]`
+            (TLS) or `unix:PATH`.
         timeout: seconds that connecting and each question may take; None for any time.
+        tls: whom to trust and who we are, as for :func:`trigear.connect`.
+        auth: who to log in as, likewise.
 
     Returns:
         The connection; ``with`` closes it.
 
     Raises:
         ConnectionLost: nobody answers there.
-        ConfigError: this is no address.
+        LoginFailed: the server refuses the login, or it would not be safe.
+        ConfigError: this is no address, or a file of TLS cannot be used.
     """
-    return BlockingAdmin(connect_blocking(address, timeout=timeout))
+    return BlockingAdmin(connect_blocking(address, timeout=timeout, tls=tls, auth=auth))

@@ -10,24 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from trigear.errors import ConnectionLost, LocalProtocolError, Refused
+from trigear.errors import ConnectionLost, LocalProtocolError, LoginFailed, Refused
 from trigear.protocol import events
 from trigear.protocol.client import ClientConnection, Submission
-from trigear.runtime.values import breach, in_doubt, words_for
+from trigear.protocol.login import is_of_login
+from trigear.runtime.values import breach, dismissal, in_doubt, words_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trigear.protocol.asking import Request
     from trigear.runtime.address import Address
-
-CHUNK: Final = 65536
-"""Bytes asked of the socket at a time."""
+    from trigear.runtime.blocking_login import BlockingSession
+    from trigear.runtime.blocking_wire import Wire
 
 SWEEPS: Final = 64
 """Looks before a call, at most, at what has come since the last one."""
@@ -171,7 +170,7 @@ class Crank:
             self.closed = True
             self._selector.close()
             for link in self._links:
-                link.socket.close()
+                link.wire.close()
             self._links.clear()
 
 
@@ -180,13 +179,22 @@ class BlockingLink:
 
     ``machine`` is the protocol's state: ask it, :meth:`listen`, then turn the crank until the
     answer is there. ``address`` is the server's. ``failure`` says why the connection ended, or is
-    None while it lives.
+    None while it lives. ``session`` is the login, to be made anew in time, if there is one.
     """
 
-    def __init__(self, link: socket.socket, address: Address, crank: Crank) -> None:
-        self.machine = ClientConnection()
+    def __init__(
+        self,
+        wire: Wire,
+        address: Address,
+        crank: Crank,
+        machine: ClientConnection,
+        session: BlockingSession | None,
+    ) -> None:
+        self.machine = machine
         self.address = address
-        self.socket = link
+        self.wire = wire
+        self.socket = wire.socket
+        self._session = session
         self.watched = selectors.EVENT_READ
         self.failure: ConnectionLost | None = None
         self._crank = crank
@@ -212,6 +220,8 @@ class BlockingLink:
 
     def wants_to_be_watched(self) -> bool:
         """Send what the socket takes; whether ``watched`` has changed by that."""
+        if self._session is not None:
+            self._session.renew()
         self._send()
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
         changed = wanted != self.watched
@@ -222,7 +232,7 @@ class BlockingLink:
         try:
             while self._send_error is None and (self._unsent or self.machine.out):
                 if not self._unsent:
-                    self._unsent = memoryview(b"".join(self.machine.take()))
+                    self._unsent = memoryview(self.wire.seal(self.machine.take()))
                 self._unsent = self._unsent[self.socket.send(self._unsent) :]
         except BlockingIOError:
             pass
@@ -234,7 +244,7 @@ class BlockingLink:
     def receive(self) -> None:
         """Take in what has come, and hand it on."""
         try:
-            data = self.socket.recv(CHUNK)
+            data = self.wire.receive()
         except BlockingIOError:
             return
         except OSError as error:
@@ -249,46 +259,34 @@ class BlockingLink:
             if isinstance(event, events.Broken):
                 self._lose(breach(str(self.address), event.error), event.error)
                 return
+            if isinstance(event, events.Dismissed):
+                self._lose(dismissal(str(self.address), event), None)
+                return
+            if is_of_login(event):
+                if not self._stay(event):
+                    return
+                continue
             assert isinstance(event, events.OfRequest), "all that a client hears is about a request"
             waiting = self._waiting.get(event.token)
             if waiting is not None and waiting.hear(event):
                 del self._waiting[event.token]
 
+    def _stay(self, event: events.Event) -> bool:
+        """Take in an event of logins; whether the connection can still be trusted."""
+        if self._session is None:
+            return True
+        try:
+            self._session.hear(event)
+        except LoginFailed as error:
+            self._lose(str(error), error)
+            return False
+        return True
+
     def _lose(self, what: str, cause: Exception | None) -> None:
         self.failure = ConnectionLost(what)
         self.failure.__cause__ = cause
         self._crank.remove(self)
-        self.socket.close()
+        self.wire.close()
         for waiting in self._waiting.values():
             waiting.lose(self.failure)
         self._waiting.clear()
-
-
-def open_socket(address: Address, timeout: float | None) -> socket.socket:
-    """Connect within ``timeout`` seconds; the socket never waits from then on.
-
-    Raises:
-        OSError: nobody answers there.
-    """
-    if address.path is not None:
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            link.settimeout(timeout)
-            link.connect(address.path)
-        except BaseException:
-            link.close()
-            raise
-    else:
-        try:
-            link = socket.create_connection((address.host, address.port), timeout)
-        except UnicodeError as error:
-            raise OSError(f"{address.host!r} cannot be the name of a host") from error
-        # A request is often one small packet that somebody waits for.
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    link.setblocking(False)
-    return link
-
-
-def why_not(error: OSError) -> str:
-    """Why there is no connection."""
-    return "no answer in time" if isinstance(error, TimeoutError) else words_for(error)

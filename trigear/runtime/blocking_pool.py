@@ -3,8 +3,8 @@ breaks.
 
 The rules are those of :mod:`trigear.runtime.pool`. But nobody works between two calls here: a
 server that is down is tried again by the next call that wants it, once its time has come, which is
-drawn by lot and grows with every failure. While another server is up, such an attempt may not hold
-a call up for more than a second.
+drawn by lot and grows with every failure, and is longer where the server refuses the login. While
+another server is up, such an attempt may not hold a call up for more than a second.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from trigear.errors import ConfigError, ConnectionLost
+from trigear.errors import ConfigError, ConnectionLost, LoginFailed, LoginRefused
 from trigear.protocol.choice import walk
-from trigear.runtime.backoff import STEADY_SECONDS, Backoff
-from trigear.runtime.blocking_link import BlockingLink, Crank, open_socket, why_not
-from trigear.runtime.values import again
+from trigear.protocol.client import ClientConnection
+from trigear.runtime.backoff import STEADY_SECONDS, Backoff, slow
+from trigear.runtime.blocking_link import BlockingLink, Crank
+from trigear.runtime.blocking_wire import TooLate, open_wire, why_not
+from trigear.runtime.values import is_final, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from trigear.protocol.client import ClientConnection
     from trigear.runtime.address import Address
+    from trigear.runtime.blocking_login import BlockingSession
+    from trigear.runtime.blocking_wire import Wire
+    from trigear.security.sasl_client import Auth
+    from trigear.security.tls import ClientTLS
 
 ATTEMPT_SECONDS: Final = 10.0
 """How long an attempt to connect again may take where the client has no timeout."""
@@ -44,10 +49,11 @@ class BlockingUpstream:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.link: BlockingLink | None = None
-        self.failure: ConnectionLost | None = None
+        self.failure: ConnectionLost | LoginFailed | None = None
         self.due = 0.0
         self.began = 0.0
         self.backoff = Backoff(lot)
+        self.refused = slow(lot)
 
     @property
     def machine(self) -> ClientConnection:
@@ -61,13 +67,14 @@ class BlockingUpstream:
             self.failed(self.link.failure, now)
         return self.link is not None
 
-    def failed(self, failure: ConnectionLost, now: float) -> None:
+    def failed(self, failure: ConnectionLost | LoginFailed, now: float) -> None:
         """There is no connection, or none any more."""
         if self.link is not None and now - self.began >= STEADY_SECONDS:
             self.backoff.reset()
+            self.refused.reset()
         self.link = None
         self.failure = failure
-        self.due = now + self.backoff.next()
+        self.due = now + (self.refused if is_final(failure) else self.backoff).next()
 
 
 class BlockingPool:
@@ -78,6 +85,9 @@ class BlockingPool:
         greet: what is said first on each new connection.
         patience: seconds that a call waits when all servers are down.
         rng: gives the number by which the first server is drawn.
+        tls: how TLS is spoken, which then is spoken over every TCP connection; None: where the
+            address asks for it.
+        auth: who to log in as, before anything else is said; None: nobody.
     """
 
     def __init__(
@@ -87,20 +97,17 @@ class BlockingPool:
         *,
         patience: float,
         rng: Callable[[], float],
+        tls: ClientTLS | None = None,
+        auth: Auth | None = None,
     ) -> None:
         if not addresses:
             raise ConfigError("servers", "there is none", "name one, such as localhost:4730")
-        for address in addresses:
-            if address.tls:
-                raise ConfigError(
-                    "servers",
-                    f"'{address}' asks for TLS, which the client without Trio does not speak",
-                    "use trigear.connect",
-                )
         self.crank = Crank()
         self.upstreams = [BlockingUpstream(address) for address in addresses]
         self._greet = greet
         self._patience = patience
+        self._tls = tls
+        self._auth = auth
         self._start = int(rng() * len(addresses))
         self.latest = self.upstreams[self._start]
         """The server that was picked last."""
@@ -110,13 +117,20 @@ class BlockingPool:
 
         Raises:
             ConnectionLost: none can be reached.
+            LoginFailed: none lets us in.
         """
-        for upstream in self.walk(None):
-            self._connect(upstream, timeout)
-            if upstream.link is not None:
-                self.latest = upstream
-                return
-        raise self.nobody()
+        give_up = time.monotonic() + (self._patience if timeout is None else timeout)
+        while True:
+            for upstream in self.walk(None):
+                self._connect(upstream, timeout)
+                if upstream.link is not None:
+                    self.latest = upstream
+                    return
+            error = self.nobody()
+            due = min(upstream.due for upstream in self.upstreams)
+            if not (isinstance(error, LoginRefused) and error.temporary) or due > give_up:
+                raise error
+            time.sleep(max(due - time.monotonic(), 0.0))
 
     def pick(
         self, home: int | None, until: float | None, timeout: float | None
@@ -130,6 +144,7 @@ class BlockingPool:
 
         Raises:
             ConnectionLost: no server could be reached within the patience.
+            LoginFailed: none lets us in.
         """
         self.crank.sweep()
         deadline = time.monotonic() + self._patience
@@ -141,7 +156,8 @@ class BlockingPool:
                     self.latest = upstream
                     return upstream
             due = min(upstream.due for upstream in self.upstreams)
-            if due > deadline:
+            final = all(is_final(upstream.failure) for upstream in self.upstreams)
+            if final or due > deadline:
                 raise self.nobody()
             time.sleep(max(due - time.monotonic(), 0.0))
 
@@ -172,27 +188,50 @@ class BlockingPool:
         now = time.monotonic()
         return any([upstream.is_up(now) for upstream in self.upstreams])
 
-    def nobody(self) -> ConnectionLost:
+    def nobody(self) -> ConnectionLost | LoginFailed:
         """Why no server can be reached."""
-        failures = [up.failure for up in self.upstreams if up.failure is not None]
-        if len(failures) == 1:
-            return again(failures[0])
-        lost = ConnectionLost(
-            f"none of {len(failures)} servers can be reached: {'; '.join(map(str, failures))}"
-        )
-        lost.__cause__ = failures[-1].__cause__
-        return lost
+        return nobody([up.failure for up in self.upstreams if up.failure is not None])
 
     def _connect(self, upstream: BlockingUpstream, timeout: float | None) -> None:
         address = upstream.address
+        until = None if timeout is None else time.monotonic() + timeout
+        machine = ClientConnection()
+        session: BlockingSession | None = None
+        wire: Wire | None = None
         try:
-            link = BlockingLink(open_socket(address, timeout), address, self.crank)
-        except OSError as error:
-            lost = ConnectionLost(
-                f"no connection to {address}: {why_not(error)}; is a server running there?"
-            )
-            lost.__cause__ = error
-            upstream.failed(lost, time.monotonic())
+            wire = open_wire(address, until, self._tls)
+            if self._auth is not None:
+                # Only here: it brings what knows passwords.
+                from trigear.runtime.blocking_login import log_in
+
+                session = log_in(wire, machine, self._auth, str(address), until, lot)
+        except (OSError, ConfigError, ConnectionLost, LoginFailed) as error:
+            if wire is not None:
+                wire.close()
+            upstream.failed(_failure(address, error), time.monotonic())
             return
-        self._greet(link.machine)
+        except BaseException:
+            if wire is not None:
+                wire.close()
+            raise
+        link = BlockingLink(wire, address, self.crank, machine, session)
+        self._greet(machine)
         upstream.link, upstream.failure, upstream.began = link, None, time.monotonic()
+
+
+def _failure(address: Address, error: Exception) -> ConnectionLost | LoginFailed:
+    """Why there is no connection to a server."""
+    if isinstance(error, ConnectionLost | LoginFailed):
+        return error
+    if not isinstance(error, OSError):
+        # A file of TLS was good when the program began: it may be there again at the next try.
+        lost = ConnectionLost(f"no connection to {address}: {error}")
+    else:
+        # Words of our own say more than that there is nobody.
+        ours = isinstance(error, TooLate) or (
+            isinstance(error, ConnectionError) and not error.errno
+        )
+        then = "" if ours else "; is a server running there?"
+        lost = ConnectionLost(f"no connection to {address}: {why_not(error)}{then}")
+    lost.__cause__ = error
+    return lost

@@ -29,8 +29,8 @@ from trigear.protocol.client import ClientConnection
 from trigear.runtime.address import Address, as_address
 from trigear.runtime.backoff import PATIENCE
 from trigear.runtime.batch import Batch
-from trigear.runtime.greeting import greeting
-from trigear.runtime.link import check_auth, check_tls, hidden_nursery, open_stream
+from trigear.runtime.greeting import check_auth, check_tls, greeting
+from trigear.runtime.link import hidden_nursery, open_stream
 from trigear.runtime.opening import Opening
 from trigear.runtime.order import IN_DOUBT, Order, background, schedule_order, submission
 from trigear.runtime.pool import Place, Pool, Upstream

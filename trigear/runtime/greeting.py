@@ -1,4 +1,4 @@
-"""What a client says first on a connection."""
+"""What is looked at before a client connects, and what it says first on a connection."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trigear.protocol.client import ClientConnection
+    from trigear.security.sasl_client import Auth
+    from trigear.security.tls import ClientTLS
 
 
 def greeting(client_id: bytes | None, machine: ClientConnection) -> None:
@@ -21,3 +23,27 @@ def greeting(client_id: bytes | None, machine: ClientConnection) -> None:
     # so; then that is how it is.
     machine.abandon(machine.option(b"exceptions"))
     machine.abandon(machine.extend())
+
+
+def check_tls(tls: ClientTLS | None) -> None:
+    """See whether the files of TLS are good before anything is connected.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    if tls is not None:
+        from trigear.security.tls import build_client
+
+        build_client(tls)
+
+
+def check_auth(auth: Auth | None) -> None:
+    """See whether this is something to log in with.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if auth is not None:
+        from trigear.runtime import channel
+
+        channel.check_auth(auth)

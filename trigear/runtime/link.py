@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from trigear.protocol.events import Event
     from trigear.runtime.address import Address
     from trigear.runtime.login import Session
-    from trigear.security.sasl_client import Auth
     from trigear.security.tls import ClientTLS
 
 CHUNK: Final = 65536
@@ -260,30 +259,6 @@ async def open_link(
             yield link
         finally:
             await link._leave()
-
-
-def check_tls(tls: ClientTLS | None) -> None:
-    """See whether the files of TLS are good before anything is connected.
-
-    Raises:
-        ConfigError: one of them is not.
-    """
-    if tls is not None:
-        from trigear.security.tls import build_client
-
-        build_client(tls)
-
-
-def check_auth(auth: Auth | None) -> None:
-    """See whether this is something to log in with.
-
-    Raises:
-        TypeError: it is not.
-    """
-    if auth is not None:
-        from trigear.runtime import channel
-
-        channel.check_auth(auth)
 
 
 async def open_stream(address: Address, tls: ClientTLS | None = None) -> trio.abc.Stream:

@@ -3,16 +3,13 @@
 Passwords are stretched in a thread, which nobody waits for who is cancelled. What was stretched is
 kept in the :class:`~trigear.security.sasl_client.Auth`, so that connecting again costs nothing.
 
-A login may have an end. Four fifths of the way there, or when the server says so, another login is
-made on the same connection, beside whatever else goes on there. The server counts failures and
-hangs up at the third: so a login that it refuses is tried once more half-way to the end, and then
-no more.
+A login that has an end is made anew on the same connection, beside whatever else goes on there; see
+:mod:`trigear.runtime.renewal`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -21,9 +18,9 @@ import trio
 
 from trigear.errors import ConnectionLost, LoginFailed, LoginRefused
 from trigear.protocol.events import Broken, Expiring
-from trigear.protocol.login import RENEW_AT, ClientLogin
+from trigear.protocol.login import ClientLogin
 from trigear.runtime import channel
-from trigear.runtime.backoff import delay, slow
+from trigear.runtime.renewal import Renewal
 from trigear.runtime.values import breach
 
 if TYPE_CHECKING:
@@ -34,9 +31,6 @@ if TYPE_CHECKING:
     from trigear.security.sasl_client import Auth, ClientChannel
 
 log: Final = logging.getLogger("trigear.login")
-
-LEAST_SECONDS: Final = 1.0
-"""Between two logins on one connection, however short they hold."""
 
 _READ: Final = 65536
 
@@ -105,21 +99,11 @@ class Session:
         self._auth = auth
         self._where = where
         self._server = server
-        self._backoff = slow(random.random)
         self._heard: deque[Event] = deque()
         self._more = trio.lowlevel.ParkingLot()
         self._nap = trio.CancelScope()
         self._busy = False
-        self._entry = entry
-        self._refusals = 0
-        self._ends = self._due = math.inf
-        self._least = 0.0
-        self._enter(entry)
-
-    @property
-    def entry(self) -> Entry:
-        """As whom, and with which rights."""
-        return self._entry
+        self._renewal = Renewal(entry, trio.current_time(), random.random)
 
     def hear(self, event: Event) -> None:
         """An event of logins."""
@@ -127,26 +111,25 @@ class Session:
             self._heard.append(event)
             self._more.unpark_all()
         elif not self._busy:
-            self._ends = min(self._ends, trio.current_time() + event.left)
-            self._due = min(self._due, self._least)
-            self._nap.deadline = self._due
+            self._renewal.expiring(event.left, trio.current_time())
+            self._nap.deadline = self._renewal.due
 
     async def keep(self, link: Link[Any]) -> None:
         """Log in again and again, as long as the link lives. Does not raise."""
         while True:
-            with trio.CancelScope(deadline=self._due) as self._nap:
+            with trio.CancelScope(deadline=self._renewal.due) as self._nap:
                 await trio.sleep_forever()
             try:
                 self._busy = True
                 entry = await self._again(link)
             except LoginRefused as error:
-                self._refused(error)
+                self._renewal.refused(error, trio.current_time())
             except LoginFailed as error:
                 # It may be anybody by now.
                 link.give_up(ConnectionLost(str(error)))
                 return
             else:
-                self._enter(entry)
+                self._renewal.entered(entry, trio.current_time())
                 log.debug("logged in again at %s as %s", self._server, entry.identity)
             finally:
                 self._busy = False
@@ -172,26 +155,3 @@ class Session:
         """Go on only on a connection that can be spoken to; whoever leaves it cancels this."""
         if link.failure is not None:
             await trio.sleep_forever()
-
-    def _enter(self, entry: Entry) -> None:
-        now = trio.current_time()
-        self._entry = entry
-        self._refusals = 0
-        self._least = now + LEAST_SECONDS
-        self._backoff.reset()
-        lifetime = math.inf if entry.lifetime is None else entry.lifetime
-        self._ends = now + lifetime
-        self._due = max(now + lifetime * RENEW_AT, self._least)
-
-    def _refused(self, error: LoginRefused) -> None:
-        now = trio.current_time()
-        left = max(0.0, self._ends - now)
-        if error.temporary:
-            wait = self._backoff.next()
-        else:
-            self._refusals += 1
-            wait = max(left / 2, LEAST_SECONDS) if self._refusals == 1 else math.inf
-        self._least = self._due = now + wait
-        then = "this was the last try" if wait == math.inf else f"trying again in {delay(wait)}"
-        ends = "" if left == math.inf else f", and the connection ends in {delay(left)}"
-        log.warning("%s; it was to be made anew (%s%s)", error, then, ends)

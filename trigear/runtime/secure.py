@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trigear.errors import ConnectionLost
-from trigear.security.layer import HUNG_UP, TlsLayer, refusal
+from trigear.security.layer import HANDSHAKE_SECONDS, HUNG_UP, TlsLayer, refusal
 
 if TYPE_CHECKING:
     from trigear.security.tls import ClientContext
-
-HANDSHAKE_SECONDS: Final = 20.0
-"""How long a server may take for its part of a handshake."""
 
 FAREWELL_SECONDS: Final = 1.0
 """How long a peer may take to hear that the connection is over."""
@@ -44,7 +41,12 @@ class TlsStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         sealed = self._layer.seal([memoryview(data)])
-        await self._stream.send_all(sealed)
+        try:
+            await self._stream.send_all(sealed)
+        except trio.BrokenResourceError:
+            if self._spoken:
+                raise
+            raise trio.BrokenResourceError(HUNG_UP) from None
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
@@ -56,9 +58,9 @@ class TlsStream(trio.abc.Stream):
             try:
                 data = await self._stream.receive_some(_READ)
             except trio.BrokenResourceError:
-                if not self._spoken:
-                    raise trio.BrokenResourceError(HUNG_UP) from None
-                raise
+                if self._spoken:
+                    raise
+                raise trio.BrokenResourceError(HUNG_UP) from None
             if not data:
                 if not self._spoken:
                     raise trio.BrokenResourceError(HUNG_UP)

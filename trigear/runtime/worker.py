@@ -66,8 +66,9 @@ from trigear.protocol.worker import WorkerConnection
 from trigear.runtime.address import Address, as_address
 from trigear.runtime.backoff import STEADY_SECONDS, Backoff, delay, slow
 from trigear.runtime.crew import Crew, Function, Lane
+from trigear.runtime.greeting import check_auth, check_tls
 from trigear.runtime.job import ThreadJob, WorkerJob, text
-from trigear.runtime.link import check_auth, check_tls, hidden_nursery, open_link, open_stream
+from trigear.runtime.link import hidden_nursery, open_link, open_stream
 from trigear.runtime.opening import check_trio
 from trigear.runtime.program import Program, program
 from trigear.runtime.shift import Shift

@@ -18,6 +18,9 @@ _PIECE: Final = 262144
 """Most plain bytes that are taken out at once; a record has at most 16 KiB of them."""
 
 
+HANDSHAKE_SECONDS: Final = 20.0
+"""How long a server may take for its part of a handshake."""
+
 HUNG_UP: Final = (
     "it hung up right after the TLS handshake: does it want a client certificate, or another one"
     " (cert and key)?"
@@ -130,7 +133,7 @@ class TlsLayer:
         return self.tls.getpeercert(binary_form=True)
 
 
-def refusal(error: ssl.SSLError) -> str:
+def refusal(error: OSError) -> str:
     """What went wrong, and what to do, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         why = str(error.verify_message).lower().rstrip(".")
@@ -139,7 +142,7 @@ def refusal(error: ssl.SSLError) -> str:
         else:
             then = "name the authority that signed it (ca, or --ca FILE)"
         return f"its certificate is not trusted: {why}; {then}"
-    reason = str(error.reason or error).lower().replace("_", " ")
+    reason = str(getattr(error, "reason", None) or error).lower().replace("_", " ")
     if "alert" in reason:
         return f"it refuses us: {reason}; does it want a client certificate (cert and key)?"
     if "wrong version number" in reason or "eof" in reason:
