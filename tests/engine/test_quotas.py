@@ -221,6 +221,52 @@ def test_commands_make_no_functions_over_the_quota() -> None:
     world.check_charges()
 
 
+def quotas_told(caller: Caller) -> dict[tuple[str, str], tuple[str, ...]]:
+    lines = caller.command(b"tenants").decode().splitlines()
+    assert lines.pop() == "."
+    rows = [line.split("\t") for line in lines]
+    return {(tenant, quota): tuple(rest) for tenant, quota, *rest in rows}
+
+
+def test_a_tenant_is_told_what_it_may_have_and_what_it_has() -> None:
+    world = Quoted(max_queued_jobs=1, max_job_bytes=1000, max_background_age=60.0)
+    bob = world.user("bob")
+    bob.submit("SUBMIT_JOB", b"f", b"", b"work")
+    bob.ask("SUBMIT_JOB", b"f", b"", b"work")
+    bob.tell("CAN_DO", b"f")
+    assert quotas_told(bob) == {
+        ("acme", "max-connections"): ("1", "0", "0"),
+        ("acme", "max-workers"): ("1", "0", "0"),
+        ("acme", "max-functions"): ("1", "0", "0"),
+        ("acme", "max-queued-jobs"): ("1", "1", "1"),
+        ("acme", "max-queued-bytes"): ("5", "0", "0"),
+        ("acme", "max-job-bytes"): ("-", "1000", "0"),
+        ("acme", "max-abilities-per-connection"): ("-", "0", "0"),
+        ("acme", "max-background-age"): ("-", "60", "0"),
+    }
+
+
+def test_an_operator_is_told_of_every_tenant() -> None:
+    world = Quoted(max_workers=3)
+    tenants = {"later": TenantSettings(), **config_for(max_workers=3).tenants}
+    world.engine.reload(EngineConfig(tenants=tenants))
+    scram(world.caller(), "eve")
+    told = quotas_told(world.user())
+    assert {tenant for tenant, _ in told} == {"acme", "default", "later", "other"}
+    assert told["later", "max-queued-bytes"] == ("0", "268435456", "0")
+    assert told["other", "max-connections"] == ("1", "0", "0")
+    assert told["other", "max-queued-bytes"] == ("-", "0", "0")
+    assert told["acme", "max-workers"] == ("0", "3", "0")
+
+
+def test_without_logins_everybody_is_told_everything() -> None:
+    world = World()
+    client = world.caller()
+    client.submit()
+    told = quotas_told(client)
+    assert told["default", "max-queued-jobs"] == ("1", "0", "0")
+
+
 # Connections
 
 

@@ -92,6 +92,7 @@ def test_lists_are_known_by_their_end() -> None:
         "schedule list",
         "schedule show",
         "functions",
+        "tenants",
         "dead list",
         "dead show",
     ]

@@ -134,6 +134,15 @@ listing(
 )
 
 
+listing(
+    "tenants",
+    answers.TENANTS.heads,
+    answers.TENANTS.rows,
+    "List what tenants may have and what they have: an operator sees all of them.",
+    "no tenants",
+)
+
+
 def value(name: str, about: str) -> None:
     """A command that prints one word."""
 

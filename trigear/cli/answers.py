@@ -78,6 +78,12 @@ SHOW_FUNCTIONS: Final = Listing(
     frozenset({"total", "running", "workers", "completed", "failed", "dropped", "age"}),
 )
 
+TENANTS: Final = Listing(
+    "tenants",
+    columns("tenant", "quota", "used", "limit", "exceeded"),
+    frozenset({"used", "limit", "exceeded"}),
+)
+
 FUNCTION_COLUMNS: Final = columns(
     "function", "high", "normal", "low", "running", "workers", "paused"
 )

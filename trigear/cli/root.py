@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "server": Entry("trigear.cli.server", "server_command", "Run the job server."),
     "store": Entry("trigear.cli.stores", "store_group", "Look after the durable jobs."),
     "submit": Entry("trigear.cli.submit", "submit_command", "Submit jobs and print results."),
+    "tenant": Entry("trigear.cli.tenant", "tenant_group", "Say what tenants may have."),
     "top": Entry("trigear.cli.top", "top_command", "Watch the functions of a server."),
     "user": Entry("trigear.cli.user", "user_group", "Say who may log in to a server."),
     "worker": Entry("trigear.cli.worker", "worker_command", "Do jobs, in Python or by a program."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.broker.broker import FunctionBusy, OverQuota
 from trigear.broker.jobs import DELAYED, PENDING, RUNNING, STATE_NAMES, Job
-from trigear.engine import admin_dead, admin_results, admin_steering, schedules
+from trigear.engine import admin_dead, admin_results, admin_steering, admin_tenants, schedules
 from trigear.engine.refusals import over
 from trigear.model import JobEnd, Priority
 from trigear.wire import commands
@@ -258,6 +258,7 @@ _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes | N
     "resume": admin_steering.resume,
     "set": admin_steering.set_value,
     "reset": admin_steering.reset,
+    "tenants": admin_tenants.tenants,
     "dead_list": admin_dead.list_all,
     "dead_show": admin_dead.show,
     "dead_retry": admin_dead.retry,

@@ -166,6 +166,10 @@ class GuardedSession(Session):
         finally:
             self._decoding = False
 
+    @property
+    def oversees(self) -> bool:
+        return self.identity is not None and Role.OPERATOR in self.identity.roles
+
     def ended(self) -> None:
         self._arrival.over()
         self._stop()

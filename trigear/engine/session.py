@@ -129,6 +129,11 @@ class Session(ServerConnection):
     def __repr__(self) -> str:
         return f"connection {self.number} ({self.address})"
 
+    @property
+    def oversees(self) -> bool:
+        """Whether it may look at every tenant."""
+        return True
+
     def ended(self) -> None:
         """The connection is no more, or not heard any more."""
 

@@ -28,6 +28,7 @@ class Quota:
             if it is none.
         show: the reverse, as one word.
         kind: what a value of it looks like, for people.
+        charged: whether a tenant uses it up, instead of each single thing being measured by it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Quota:
     parse: Callable[[object], Any]
     show: Callable[[Any], str]
     kind: str = "NUMBER"
+    charged: bool = True
 
     @property
     def field(self) -> str:
@@ -82,12 +84,13 @@ QUOTAS: Final = (
         show_size,
         "SIZE",
     ),
-    Quota("max-job-bytes", "What one job may be.", _size, show_size, "SIZE"),
+    Quota("max-job-bytes", "What one job may be.", _size, show_size, "SIZE", charged=False),
     Quota(
         "max-abilities-per-connection",
         "Functions that one connection may say it can do.",
         count_of("functions"),
         str,
+        charged=False,
     ),
     Quota(
         "max-background-age",
@@ -95,6 +98,7 @@ QUOTAS: Final = (
         duration,
         show_duration,
         "DURATION",
+        charged=False,
     ),
 )
 """Every quota, in the order in which they are shown."""

@@ -281,6 +281,7 @@ COMMAND_RULES: Final[dict[str, Rule]] = {
     "requeue": _CHANGE,
     "priority": _CHANGE,
     "functions": _SEE,
+    "tenants": _SEE,
     "pause": _CHANGE,
     "resume": _CHANGE,
     "set": _CHANGE,

@@ -279,6 +279,17 @@ COMMANDS: Final = (
         origin="trigear",
     ),
     Command(
+        ("tenants",),
+        (),
+        "tenants",
+        "`tenant TAB quota TAB used TAB limit TAB exceeded` lines, `.`",
+        "What each tenant may have and what it has, in numbers, bytes and seconds; an operator sees"
+        " all of them. A `limit` of 0 is any number; `used` is `-` where nothing is used up, or not"
+        " counted; `exceeded` is how often something was refused since the server started.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
         ("pause",),
         ("function",),
         "pause",
