@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "admin": Entry("trigear.cli.admin", "admin_group", "Look into a server and steer it."),
     "auth": Entry("trigear.cli.auth", "auth_group", "Ask what a user may do."),
     "bench": Entry("trigear.cli.bench", "bench_command", "Measure what a server of yours can do."),
+    "certs": Entry("trigear.cli.certs", "certs_group", "Make certificates for TLS."),
     "completion": Entry("trigear.cli.completion", "completion_command", "Let your shell complete."),
     "config": Entry("trigear.cli.config", "config_group", "Check and show the configuration."),
     "context": Entry("trigear.cli.context", "context_group", "Name the servers you work with."),

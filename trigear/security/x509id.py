@@ -63,8 +63,8 @@ def read(der: bytes) -> Certificate:
     """Read a certificate. Raises CertificateError if that is not possible."""
     try:
         parsed = x509.load_der_x509_certificate(der)
-        names = _extension(parsed, x509.SubjectAlternativeName)
-        usage = _extension(parsed, x509.ExtendedKeyUsage)
+        names = extension(parsed, x509.SubjectAlternativeName)
+        usage = extension(parsed, x509.ExtendedKeyUsage)
         common_names = parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         return Certificate(
             fingerprint=hashlib.sha256(der).hexdigest(),
@@ -142,7 +142,8 @@ def endpoint_hash(der: bytes) -> bytes | None:
     return digest.finalize()
 
 
-def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
+def extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
+    """The extension of this kind, if a certificate has it."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
