@@ -12,9 +12,7 @@ from trigear.wire.packets import EXTENSIONS, LOGINS, PACKETS, Side
 
 # Lines of the table for requests that the tables of wire/ do not have yet.
 PACKETS_TO_COME: set[str] = set()
-COMMANDS_TO_COME = {
-    *("whoami", "auth", "shutdown", "reload", "sessions", "drain", "metrics"),
-}
+COMMANDS_TO_COME = {"metrics"}
 
 
 def compared(in_table: set[str], in_wire: set[str], to_come: set[str]) -> list[str]:

@@ -209,3 +209,4 @@ class CloseReason(enum.Enum):
     FAULT = "fault in the server"
     NOT_LOGGED_IN = "not logged in, or not any more"
     LOGIN_LATE = "no login in time"
+    DISMISSED = "ended by an operator"

@@ -43,7 +43,10 @@ def stocked(world: World) -> tuple[bytes, bytes, bytes]:
 # Lists
 
 
-LISTS_OF_SOMETHING = ("workers", "clients", "show job", "result", "schedule show", "dead show")
+LISTS_OF_SOMETHING = (
+    *("workers", "clients", "sessions"),
+    *("show job", "result", "schedule show", "dead show"),
+)
 
 
 def test_lists_of_an_empty_server_are_a_dot(admin: Caller) -> None:

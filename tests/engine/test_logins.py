@@ -144,7 +144,10 @@ def test_t1_no_packet_reaches_the_core_before_a_login(name: str, world: Guarded)
     assert world.engine.statistics().functions == 0
 
 
-@pytest.mark.parametrize("name", [c.name for c in COMMANDS if c.name != "version"] + ["nonsense"])
+@pytest.mark.parametrize(
+    "name",
+    [c.name for c in COMMANDS if c.name not in ("version", "whoami", "auth")] + ["nonsense"],
+)
 def test_t1_no_text_command_reaches_the_core_before_a_login(name: str, world: Guarded) -> None:
     caller = world.caller()
     answer = caller.command(name.encode() + b" f")
@@ -438,6 +441,24 @@ def test_a_worker_whose_login_ran_out_may_finish_what_it_holds() -> None:
     assert worker.ask("GRAB_JOB") == [("ERROR", b"AUTHENTICATION_EXPIRED", b"Session expired")]
     world.pass_time(2)
     assert worker.end() is CloseReason.NOT_LOGGED_IN
+
+
+def test_a_worker_whose_login_ran_out_may_give_back_what_it_holds() -> None:
+    world = Guarded(lifetime=100.0)
+    worker, plain = world.user(), world.user(extended=False)
+    for caller in (worker, plain):
+        caller.submit()
+        caller.tell("CAN_DO", b"f")
+    handle = worker.grab()
+    plain.grab()
+    world.pass_time(101)
+    worker.heard()
+    assert worker.ask("HEARTBEAT", b"60000") == []
+    assert worker.ask("JOB_RELEASE", handle, b"drain") == []
+    assert world.engine.statistics().running == 1
+    expired = ("ERROR", b"AUTHENTICATION_EXPIRED", b"Session expired")
+    assert worker.ask("CAN_DO", b"g") == [expired]
+    assert plain.ask("HEARTBEAT", b"60000") == [expired], "it does not know it"
 
 
 def test_the_time_to_finish_is_bounded() -> None:

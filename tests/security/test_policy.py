@@ -64,7 +64,7 @@ ROLES_NEEDED = {
     },
     "nothing": {"ECHO_REQ", "OPTION_REQ", "SASL_START", "SASL_RESPONSE", "SASL_ABORT"}
     | {"version", "whoami", "auth"},
-    "operator": {"shutdown", "getpid", "verbose", "reload", "sessions", "drain", "metrics"},
+    "operator": {"shutdown", "getpid", "verbose", "reload", "tenant", "drain", "metrics"},
     "admin": {
         *("maxqueue", "create function", "drop function", "cancel job"),
         *("result", "drop result"),
@@ -73,7 +73,8 @@ ROLES_NEEDED = {
         *("schedule remove", "requeue", "priority", "pause", "resume", "set", "reset"),
     },
     "admin or operator": {"status", "prioritystatus", "workers", "show jobs"}
-    | {"show unique jobs", "show job", "show functions", "jobs", "clients", "functions"},
+    | {"show unique jobs", "show job", "show functions", "jobs", "clients", "functions"}
+    | {"sessions", "session end"},
     "admin and submit": {"schedule add", "schedule run"},
 }
 

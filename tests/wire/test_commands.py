@@ -66,7 +66,7 @@ def test_the_longest_command_is_meant() -> None:
     assert found.name == "show unique jobs"
     assert find([b"show", b"unique"]) is None
     assert find([b"show"]) is None
-    assert find([b"shutdown"]) is None
+    assert find([b"session"]) is None
 
 
 def test_no_command_is_the_beginning_of_another() -> None:
@@ -95,6 +95,7 @@ def test_lists_are_known_by_their_end() -> None:
         "tenants",
         "dead list",
         "dead show",
+        "sessions",
     ]
 
 

@@ -50,11 +50,13 @@ NO_USER: Final = "nobody can log in yet: trigear user add NAME --role submit --r
 class LoginPlan:
     """How peers become known, and where the users are.
 
-    ``door`` is that of addresses that have none of their own; ``deadline`` in seconds.
+    ``door`` is that of addresses that have none of their own, ``others`` are those of the others;
+    ``deadline`` in seconds.
     """
 
     door: Door
     path: str
+    others: tuple[Door, ...] = ()
     deadline: float = 15.0
     drop_on_password_change: bool = True
 
@@ -241,8 +243,8 @@ def login_plan(
     """
     door = _door(given["auth"], networks, "--auth")
     common = [text for text in config.listen if config.own(text).door is None]
-    doors = [door] if common else []
-    doors += [own.door for own in config.listeners.values() if own.door is not None]
+    others = tuple(own.door for own in config.listeners.values() if own.door is not None)
+    doors = [*([door] if common else []), *others]
     if networks and not any(Way.NETWORK in each.ways for each in doors):
         raise ConfigError("[networks]", "of no use here", 'write auth = ["network"] under [server]')
     if all(each.open for each in doors):
@@ -255,7 +257,8 @@ def login_plan(
             door, addresses, [config.own(text).tls or config.tls for text in common], "--auth"
         )
     path = usual_place() if given["users"] is None else absolute(given["users"], folder)
-    return LoginPlan(door, path, given["auth_deadline"], given["drop_on_password_change"])
+    deadline, drop = given["auth_deadline"], given["drop_on_password_change"]
+    return LoginPlan(door, path, others, deadline, drop)
 
 
 def judged(
@@ -330,7 +333,9 @@ class Users:
         self._owners = owners
         secret = os.urandom(SECRET_BYTES) if only_look else self._secret()
         authenticator = Authenticator(self._read(), LoginSettings(), Throttle(), secret, os.urandom)
-        self.logins: Logins = Logins(authenticator, plan.door, deadline=plan.deadline)
+        self.logins: Logins = Logins(
+            authenticator, plan.door, deadline=plan.deadline, others=plan.others
+        )
 
     @property
     def notes(self) -> list[str]:

@@ -248,6 +248,8 @@ class Service:
         with trio.open_signal_receiver(*numbers) as arriving:
             async with trio.open_nursery() as nursery:
                 server: Server = await nursery.start(until_it_ends)
+                # By way of the signal, so that it is one thing after another.
+                server.on_reload = lambda: os.kill(os.getpid(), signal.SIGHUP)
                 self.announce(server)
                 if self.daemon is not None:
                     self.daemon.ready()

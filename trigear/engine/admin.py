@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.broker.broker import FunctionBusy, OverQuota
 from trigear.broker.jobs import DELAYED, PENDING, RUNNING, STATE_NAMES, Job
-from trigear.engine import admin_dead, admin_results, admin_steering, admin_tenants, schedules
+from trigear.engine import (
+    admin_dead,
+    admin_results,
+    admin_sessions,
+    admin_steering,
+    admin_tenants,
+    schedules,
+)
 from trigear.engine.refusals import over
 from trigear.model import JobEnd, Priority
 from trigear.wire import commands
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
 _WITH_ARGUMENTS: Final = frozenset(
     {
         *(b"create", b"drop", b"maxqueue", b"schedule", b"requeue", b"priority", b"functions"),
-        *(b"pause", b"resume", b"set", b"reset", b"dead"),
+        *(b"pause", b"resume", b"set", b"reset", b"dead", b"session"),
     }
 )
 
@@ -33,7 +40,7 @@ def answer(engine: Engine, session: Session, line: bytes) -> bytes | None:
     """The whole answer to one command line; None if the session gets it once it is known."""
     words = commands.words_of(line)
     command = commands.find(words)
-    if command is None:
+    if command is None or (command.login and engine.logins is None):
         return _misused(words)
     args = words[len(command.words) :]
     if command.exact:
@@ -67,44 +74,55 @@ def _misused(words: Sequence[bytes]) -> bytes:
     return commands.unknown_command(shown(words[0]))
 
 
-def _functions(session: Session) -> list[Function]:
-    return list(session.peer.tenant.functions.values())
-
-
 def _jobs(session: Session) -> list[Job]:
-    books = session.peer.tenant.books.values()
-    return [job for book in books for job in book.values() if job.state != PENDING]
+    return [job for job in session.view.jobs() if job.state != PENDING]
+
+
+def _handle(session: Session, job: Job) -> bytes:
+    return session.view.label(job.function.tenant, job.handle)
+
+
+def _function(session: Session, function: Function) -> bytes:
+    return session.view.label(function.tenant, shown(function.name, blanks=True))
+
+
+def _unique(session: Session, job: Job) -> bytes:
+    return session.view.label(job.function.tenant, shown(job.unique, blanks=True))
 
 
 def _status(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     return table(
-        (shown(f.name, blanks=True), f.total, f.running, len(f.workers))
-        for f in _functions(session)
+        (_function(session, f), f.total, f.running, len(f.workers))
+        for f in session.view.functions()
     )
 
 
 def _priority_status(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     return table(
-        (shown(f.name, blanks=True), *f.waiting, len(f.workers)) for f in _functions(session)
+        (_function(session, f), *f.waiting, len(f.workers)) for f in session.view.functions()
     )
 
 
 def _workers(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     lines = []
-    for other in engine.sessions_of(session.peer.tenant):
-        names = b"".join(b" " + shown(f.name) for f in reversed(other.peer.abilities))
-        lines.append(
-            b"%d %s %s :%s\n" % (other.number, other.address.encode(), shown(other.name), names)
+    view = session.view
+    for other in view.connections():
+        names = b"".join(
+            b" " + view.label(f.tenant, shown(f.name)) for f in reversed(other.peer.abilities)
         )
+        number, address = view.number(other), other.address.encode()
+        lines.append(b"%d %s %s :%s\n" % (number, address, shown(other.name), names))
     return b"".join(reversed(lines)) + commands.END
 
 
 def _show_jobs(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
-    return table((job.handle, job.losses, 0, int(job.background)) for job in _jobs(session))
+    return table(
+        (_handle(session, job), job.losses, 0, int(job.background)) for job in _jobs(session)
+    )
 
 
 def _show_unique_jobs(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
-    return table((shown(job.unique, blanks=True),) for job in _jobs(session))
+    return table((_unique(session, job),) for job in _jobs(session))
 
 
 def _create_function(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
@@ -153,18 +171,23 @@ def _address_of(engine: Engine, job: Job) -> bytes:
 
 def _list_jobs(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     return table(
-        (job.handle, shown(job.unique, blanks=True), _address_of(engine, job), len(job.waiters))
+        (
+            _handle(session, job),
+            shown(job.unique, blanks=True),
+            _address_of(engine, job),
+            len(job.waiters),
+        )
         for job in _jobs(session)
     )
 
 
 def _clients(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     lines = []
-    for other in engine.sessions_of(session.peer.tenant):
+    for other in session.view.connections():
         lines.append(other.address.encode() + b"\n")
         for job in other.peer.waiting:
-            unique = shown(job.unique, blanks=True)
-            lines.append(b"\t%s\t%s\t%s\n" % (job.handle, unique, _address_of(engine, job)))
+            handle, unique = _handle(session, job), shown(job.unique, blanks=True)
+            lines.append(b"\t%s\t%s\t%s\n" % (handle, unique, _address_of(engine, job)))
     return b"".join(lines) + commands.END
 
 
@@ -174,12 +197,12 @@ def _age(engine: Engine, since: float) -> int:
 
 
 def _show_job(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
-    job = engine.broker.status(session.peer.tenant, args[0])
+    job = session.view.job(args[0])
     if job is None:
         return err("UNKNOWN_JOB")
     rows: list[tuple[bytes, bytes | int]] = [
-        (b"handle", job.handle),
-        (b"function", shown(job.function.name, blanks=True)),
+        (b"handle", _handle(session, job)),
+        (b"function", _function(session, job.function)),
         (b"unique", shown(job.unique, blanks=True)),
         (b"state", STATE_NAMES[job.state].encode()),
         (b"priority", Priority(job.priority).name.lower().encode()),
@@ -207,14 +230,14 @@ def _show_job(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
 def _show_functions(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     return table(
         (
-            shown(f.name, blanks=True),
+            _function(session, f),
             f.total,
             f.running,
             len(f.workers),
             *(sum(f.ended[end] for end in ends) for ends in _ENDS),
             b"-" if (since := f.queued_since()) is None else _age(engine, since),
         )
-        for f in _functions(session)
+        for f in session.view.functions()
     )
 
 
@@ -224,6 +247,16 @@ _ENDS: Final = (
     (JobEnd.CANCELLED, JobEnd.ABANDONED, JobEnd.EXPIRED, JobEnd.DROPPED, JobEnd.NOT_STORED),
 )
 """The ends that count as completed, failed and dropped."""
+
+
+def _whoami(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return b"OK %s\r\n" % session.whoami()
+
+
+def _auth(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    # What comes here was not said where one can log in; see guarded.
+    return commands.unknown_command(b"auth")
+
 
 _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes | None]]] = {
     "status": _status,
@@ -263,5 +296,13 @@ _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes | N
     "dead_show": admin_dead.show,
     "dead_retry": admin_dead.retry,
     "dead_delete": admin_dead.delete,
+    "sessions": admin_sessions.sessions,
+    "session_end": admin_sessions.end,
+    "whoami": _whoami,
+    "auth": _auth,
+    "tenant": admin_sessions.tenant,
+    "shutdown": admin_sessions.shutdown,
+    "drain": admin_sessions.drain,
+    "reload": admin_sessions.reload,
 }
 assert _METHODS.keys() == {command.method for command in COMMANDS}

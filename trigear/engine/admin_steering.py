@@ -46,16 +46,24 @@ def set_priority(engine: Engine, session: Session, args: Sequence[bytes]) -> byt
 
 def functions(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     """The settings of every function, or of one, and where each comes from."""
-    tenant = session.peer.tenant
-    names = args or dict.fromkeys([*tenant.functions, *engine.rules.functions(tenant.name)])
+    view = session.view
+    if args:
+        # Not one that is not there: its settings are asked for before it is.
+        wanted = list(view.named(args[0]))
+    else:
+        wanted = [
+            (tenant, name)
+            for tenant in view.tenants
+            for name in dict.fromkeys([*tenant.functions, *engine.rules.functions(tenant.name)])
+        ]
     return table(
         (
-            shown(name, blanks=True),
+            view.label(tenant, shown(name, blanks=True)),
             setting.name.encode(),
             setting.show(value).encode(),
             where.encode(),
         )
-        for name in names
+        for tenant, name in wanted
         for setting, value, where in engine.rules.explain(tenant.name, name)
     )
 

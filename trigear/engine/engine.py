@@ -31,6 +31,7 @@ from trigear.engine.results import Results
 from trigear.engine.rules import RuleBook
 from trigear.engine.scheduler import Scheduler
 from trigear.engine.session import Session
+from trigear.engine.views import NOBODY
 from trigear.errors import StoreError, TrigearInternalError
 from trigear.model import DEFAULT_TENANT, TERM_SHIFT, CloseReason, JobEnd, Now, counted, printable
 from trigear.wire.codec import head
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from trigear.engine.gate import Pending, Together
     from trigear.engine.logins import Check, Logins
     from trigear.engine.reads import Fetch
+    from trigear.engine.wishes import Wish
     from trigear.protocol.server import ServerConnection
     from trigear.security.mechs import Channel
     from trigear.security.users import Users
@@ -143,6 +145,9 @@ class Engine:
         self.results = Results(self, self.rules.rules, durable=durable, elsewhere=results_elsewhere)
         self.scheduler = Scheduler(self, mint)
         self._sessions: dict[int, Session] = {}
+        self._seats: Counter[str] = Counter()
+        self.wishes: list[Wish] = []
+        """What operators asked of the process, for it to take and fulfil."""
         self._nobody = Session(self, 0, "-")
         self._created_head = (0, b"")
         self._census = now.monotonic + CENSUS_SECONDS
@@ -180,6 +185,8 @@ class Engine:
             session = Session(self, number, address)
         else:
             session = self.logins.opened(self, number, address, channel, arrival)
+        if not session.seat and session.peer.tenant.name != NOBODY:
+            session.seat = self.seat(session.peer.tenant.name)
         self._sessions[number] = session
         return session
 
@@ -522,6 +529,23 @@ class Engine:
     def sessions_of(self, tenant: Tenant) -> Iterator[Session]:
         """The tenant's connections, oldest first."""
         return (s for s in self._sessions.values() if s.peer.tenant is tenant)
+
+    def sessions(self) -> list[Session]:
+        """Every connection, oldest first."""
+        return list(self._sessions.values())
+
+    def seat(self, tenant: str) -> int:
+        """The number of one more connection of a tenant."""
+        self._seats[tenant] += 1
+        return self._seats[tenant]
+
+    def knows_tenant(self, name: str) -> bool:
+        """Whether there is such a tenant."""
+        if name == NOBODY:
+            return False
+        if name in self.broker.tenants or name in self.config.tenants:
+            return True
+        return self.logins is not None and self.logins.knows(name)
 
     def session_of(self, peer: Peer) -> Session:
         """The connection of a peer."""

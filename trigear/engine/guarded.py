@@ -17,37 +17,34 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-from functools import lru_cache
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.broker.broker import OverQuota
 from trigear.broker.peers import Peer
 from trigear.engine.doors import Way
+from trigear.engine.guarded_rows import expired_rows, open_rows, rows_of
+from trigear.engine.refusals import DENIED
 from trigear.engine.scheduler import Refusal as NoSchedule
-from trigear.engine.session import Session
+from trigear.engine.session import About, Session
+from trigear.engine.views import NOBODY, View
 from trigear.model import CloseReason, printable
 from trigear.protocol import auth
 from trigear.protocol.auth import Login, Refusal
 from trigear.security import mechs
-from trigear.security.policy import EVERY, NETWORK, Identity, Matcher, Rights, Role
+from trigear.security.policy import EVERY, NETWORK, Identity, Rights, Role
 from trigear.wire import commands
-from trigear.wire.codec import Handler, Row, response, rows_for
+from trigear.wire.codec import response
 from trigear.wire.commands import err
 from trigear.wire.packets import (
-    ECHO_REQ,
     ERROR,
-    EXTENSIONS,
     LOGIN_OPTION,
-    OPTION_REQ,
     OPTION_RES,
     PACKETS,
-    SASL_ABORT,
     SASL_CHALLENGE,
     SASL_EXPIRING,
     SASL_MECHANISMS,
     SASL_OK,
-    SASL_RESPONSE,
-    SASL_START,
     Packet,
 )
 
@@ -81,11 +78,15 @@ MOST_BYTES: Final = 65536
 EXPIRING_AT: Final = 0.8
 """The part of a login's time after which the peer is told that it ends."""
 
+TENANT_OPTION: Final = b"tenant="
+"""Begins the option by which an operator acts for a tenant."""
+
+UNKNOWN_TENANT: Final = ("UNKNOWN_TENANT", "No such tenant")
+AT_WORK: Final = ("CONNECTION_IN_USE", "The connection is at work for a tenant")
+ENDED: Final = Refusal("SESSION_ENDED", "Ended by an operator", True)
+
 _WITHOUT_PASSWORD: Final = ("mtls", "peer", mechs.EXTERNAL)
 """How somebody may be known whom a new password does not concern."""
-
-NOBODY: Final = ""
-"""Name of the tenant of those who are not logged in. No other tenant can have it."""
 
 
 class GuardedSession(Session):
@@ -101,12 +102,14 @@ class GuardedSession(Session):
     """
 
     __slots__ = (
+        "_acting",
         "_arrival",
         "_bytes",
         "_channel",
         "_check",
         "_decoding",
         "_exchange",
+        "_in_force",
         "_in_text",
         "_login",
         "_logins",
@@ -144,6 +147,8 @@ class GuardedSession(Session):
         """Whether jobs were submitted here, so that the connection is somebody's for good."""
         self.identity: Identity | None = None
         """Whose connection it is; None before a login."""
+        self._acting: str | None = None
+        """The tenant that an operator acts for."""
         self.peer = Peer(engine.broker.tenant(NOBODY), self)
         self.decoder.max_packet = min(MOST_BODY, engine.config.max_packet)
         known = logins.implicit(channel, arrival.door, engine.now)
@@ -187,7 +192,7 @@ class GuardedSession(Session):
     def _has_room(self, identity: Identity) -> bool:
         """Whether its tenant may have another connection, which is charged then; refuses it if
         not."""
-        tenant = self._engine.broker.tenant(identity.tenant)
+        tenant = self._engine.broker.tenant(self._acting or identity.tenant)
         allowance = tenant.allowance
         if allowance is None or self.peer.tenant is tenant:
             return True
@@ -210,15 +215,12 @@ class GuardedSession(Session):
         engine = self._engine
         self._arrival.over()
         self.identity = identity
-        if self.peer.tenant.name != identity.tenant:
-            # Only from nobody's, or from a network's where nothing was done yet: what one user did
-            # never becomes somebody else's.
-            if (allowance := self.peer.tenant.allowance) is not None:
-                allowance.connections -= 1
-            self.peer = Peer(engine.broker.tenant(identity.tenant), self)
+        # From nobody's, or from a network's where nothing was done yet: what one user did never
+        # becomes somebody else's.
+        self._sit_in(self._acting or identity.tenant)
         self.decoder.max_packet = engine.config.max_packet
         self.limit_packets()
-        self._rights = Rights(identity)
+        self._take_rights()
         self._forget_timers()
         if identity.expires_at is not None:
             left = max(0.0, identity.expires_at - engine.now.wall)
@@ -226,6 +228,61 @@ class GuardedSession(Session):
             self._after(left, self._expire)
         self._set_rows()
         log.info("%r is %s by %s", self, identity.principal, identity.method)
+
+    def _sit_in(self, tenant: str) -> None:
+        """Belong to a tenant. Only while nothing of the connection is in another."""
+        if self.peer.tenant.name != tenant:
+            if (allowance := self.peer.tenant.allowance) is not None:
+                allowance.connections -= 1
+            self.peer = Peer(self._engine.broker.tenant(tenant), self)
+            self.seat = self._engine.seat(tenant)
+
+    def _take_rights(self) -> None:
+        """Take the rights of the identity, and of the tenant that it acts for."""
+        identity = self.identity
+        assert identity is not None
+        if self._acting is not None:
+            roles = identity.roles | {Role.ADMIN}
+            identity = replace(identity, tenant=self._acting, roles=roles)
+        self._in_force = identity
+        self._rights = Rights(identity)
+
+    @property
+    def view(self) -> View:
+        identity = self.identity
+        whole = identity is not None and Role.OPERATOR in identity.roles and self._acting is None
+        return View(self._engine, None if whole else self.peer.tenant)
+
+    def about(self) -> About:
+        identity, tls = self.identity, self._channel.version
+        if identity is None:
+            return About(tls=tls)
+        roles = self._in_force.role_names
+        return About(identity.principal, roles, identity.method, tls, identity.expires_at)
+
+    def act_for(self, tenant: str | None) -> tuple[str, str] | None:
+        identity = self.identity
+        if identity is None or Role.OPERATOR not in identity.roles:
+            return DENIED
+        if tenant is not None and not self._engine.knows_tenant(tenant):
+            return UNKNOWN_TENANT
+        if not self._idle:
+            return AT_WORK
+        self._acting = tenant
+        before = self.peer
+        self._sit_in(tenant or identity.tenant)
+        if self.peer is not before and (allowance := self.peer.tenant.allowance) is not None:
+            # An operator is let in however many there are, to see to it that there are fewer.
+            allowance.connections += 1
+        self.limit_packets()
+        self._take_rights()
+        self._set_rows()
+        log.info("%r: %s acts for %s", self, identity.principal, tenant or "no tenant")
+        return None
+
+    def dismiss(self) -> None:
+        self._say(self._login.close(ENDED))
+        super().dismiss()
 
     def renew(self, users: Users, changes: Changes) -> bool:
         """There are other users now; returns whether that ends the connection."""
@@ -241,8 +298,11 @@ class GuardedSession(Session):
         user = users.get(name)
         if name in changes.rights and user is not None:
             fresh = user.identity(identity.method, identity.expires_at, identity.authcid)
+            if self._acting is not None and Role.OPERATOR not in fresh.roles:
+                self._grace_over(self._engine.now)
+                return True
             self.identity = fresh
-            self._rights = Rights(fresh)
+            self._take_rights()
             self._set_rows()
             self._drop_abilities(fresh)
         return False
@@ -258,14 +318,16 @@ class GuardedSession(Session):
         self._set_rows()
 
     def _set_rows(self) -> None:
+        # The checker takes the hash of the instances for that of the class.
+        kind: Any = type(self)
         identity = self.identity
         if identity is None:
-            self.decoder.rows = _OPEN_ROWS
+            self.decoder.rows = self.rows
         elif self._login.expired:
-            self.decoder.rows = _EXPIRED_ROWS
+            self.decoder.rows = expired_rows(kind, self._extended)
         else:
-            self.decoder.rows = _rows_of(
-                identity.roles, identity.submit, identity.work, self._extended
+            self.decoder.rows = rows_of(
+                kind, self._in_force.roles, identity.submit, identity.work, self._extended
             )
         if self._decoding and not self.holding:
             # What follows in the same piece is to be heard with these.
@@ -339,6 +401,7 @@ class GuardedSession(Session):
 
     def denied(self, packet: Packet) -> None:
         """The user may not do what this packet asks for."""
+        self._in_text = False
         if packet.replies or self._extended:
             self._say(auth.DENIED)
         else:
@@ -366,6 +429,9 @@ class GuardedSession(Session):
         self._in_text = False
         if not self._goes():
             return
+        if option.startswith(TENANT_OPTION):
+            self._on_tenant(option)
+            return
         if option.lower() != LOGIN_OPTION or Way.SASL not in self._ways:
             super().on_option_req(option)
             return
@@ -384,6 +450,16 @@ class GuardedSession(Session):
             self.denied(PACKETS[number])
         else:
             super().on_large_submission(number)
+
+    def _on_tenant(self, option: bytes) -> None:
+        if not self._goes(needs_login=True):
+            return
+        tenant = option.removeprefix(TENANT_OPTION).decode("utf-8", "replace")
+        refusal = self.act_for(tenant or None)
+        if refusal is None:
+            self.send(response(OPTION_RES, option))
+        else:
+            self.send_error(*refusal)
 
     def on_unknown_type(self, number: int) -> None:
         self._in_text = False
@@ -477,6 +553,8 @@ class GuardedSession(Session):
             or (old.principal, old.tenant) == (new.principal, new.tenant)
             or (old.method == NETWORK and self._clean)
         )
+        if self._acting is not None and Role.OPERATOR not in new.roles:
+            same = False
         refusal = self._login.succeeded(same=same)
         if refusal is not None:
             log.warning("%r: cannot become %s", self, new.principal)
@@ -487,7 +565,8 @@ class GuardedSession(Session):
         self._become(new)
         if self._in_text:
             proof = b" " + base64.b64encode(done.data) if done.data else b""
-            self.send(b"OK %s%s\r\n" % (_who(new), proof))
+            who = self.whoami().rpartition(b" ")[0]
+            self.send(b"OK %s%s\r\n" % (who, proof))
             return
         left = 0
         if new.expires_at is not None:
@@ -498,8 +577,13 @@ class GuardedSession(Session):
     @property
     def _clean(self) -> bool:
         """Whether nothing was done here by which the connection is somebody's."""
+        return self._idle and self.name == b"-"
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing was begun here that belongs to a tenant."""
         peer = self.peer
-        return not (self._used or self.name != b"-" or peer.abilities or peer.jobs or peer.waiting)
+        return not (self._used or peer.abilities or peer.jobs or peer.waiting)
 
     def _submit(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as they came
         self._used = True
@@ -523,12 +607,10 @@ class GuardedSession(Session):
             return
         command = commands.find(words)
         name = "" if command is None else command.name
-        opened = first == b"whoami" or name == "version"
+        opened = name in ("whoami", "version")
         if not self._goes(needs_login=not opened):
             return
-        if first == b"whoami":
-            self.send(b"OK %s\r\n" % self._whoami())
-        elif command is None or opened or self._may(name, words[len(command.words) :]):
+        if command is None or opened or self._may(name, words[len(command.words) :]):
             super().on_command(line)
         else:
             self._say(auth.DENIED)
@@ -544,12 +626,6 @@ class GuardedSession(Session):
         except NoSchedule:
             return True  # it runs nothing, and the answer says why
         return matcher(schedule.function)
-
-    def _whoami(self) -> bytes:
-        identity = self.identity
-        if identity is None:
-            return b"- - - -"
-        return _who(identity) + b" " + identity.method.encode()
 
     def _on_auth(self, words: list[bytes]) -> None:
         if not words:
@@ -582,64 +658,4 @@ def _decoded(text: bytes) -> bytes | None:
         return None
 
 
-def _who(identity: Identity) -> bytes:
-    roles = ",".join(identity.role_names) or "-"
-    return f"{identity.principal} {identity.tenant} {roles}".encode()
-
-
-# Rows
-
-_ALWAYS: Final[dict[int, Handler]] = {
-    ECHO_REQ: GuardedSession.on_echo_req,
-    OPTION_REQ: GuardedSession.on_option_req,
-    SASL_START: GuardedSession.on_sasl_start,
-    SASL_RESPONSE: GuardedSession.on_sasl_response,
-    SASL_ABORT: GuardedSession.on_sasl_abort,
-}
-
-_OPEN_ROWS: Final = rows_for(_ALWAYS)
-"""Before a login."""
-
-_EXPIRED_ROWS: Final = rows_for(
-    _ALWAYS
-    | {
-        packet.number: getattr(GuardedSession, "on_" + packet.name.lower())
-        for packet in PACKETS.values()
-        if packet.asked_by and packet.name.startswith("WORK_")
-    }
-)
-"""After a login has run out: what is held may be finished."""
-
-GuardedSession.rows = _OPEN_ROWS
-
-
-@lru_cache(maxsize=1024)
-def _rows_of(
-    roles: frozenset[Role], submit: Matcher, work: Matcher, extended: bool
-) -> tuple[Row, ...]:
-    """The rows of users with these roles and globs."""
-    rights = Rights(Identity("", "", roles, "", submit, work))
-    handlers: dict[int, Handler] = {}
-    for packet in (*PACKETS.values(), *(EXTENSIONS.values() if extended else ())):
-        handler = getattr(GuardedSession, "on_" + packet.name.lower(), None)
-        if packet.asked_by and packet.served and handler is not None:
-            matcher = rights.packets.get(packet.number)
-            handlers[packet.number] = _guard(packet, handler, matcher)
-    return rows_for(handlers | _ALWAYS)
-
-
-def _guard(packet: Packet, handler: Handler, matcher: Matcher | None) -> Handler:
-    """The handler, for those for whom the matcher stands; None is for those who may not at all."""
-    if matcher == EVERY:
-        return handler
-    if matcher is None:
-        return lambda session, *args: session.denied(packet)
-    reducer = packet.args.index("reducer") if "reducer" in packet.args else 0
-
-    def guarded(session: GuardedSession, *args: bytes) -> None:
-        if matcher(args[0]) and matcher(args[reducer]):
-            handler(session, *args)
-        else:
-            session.denied(packet)
-
-    return guarded
+GuardedSession.rows = open_rows(GuardedSession)

@@ -54,6 +54,7 @@ class Logins:
         authenticator: knows the users and the mechanisms.
         ways: how peers may become known at an address that says nothing else; or the whole door.
         deadline: seconds from connecting within which one must have logged in.
+        others: the doors of addresses that have one of their own.
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class Logins:
         ways: Iterable[Way] | Door,
         *,
         deadline: float = DEADLINE,
+        others: Iterable[Door] = (),
     ) -> None:
         self.authenticator = authenticator
         self.door = ways if isinstance(ways, Door) else Door(frozenset(ways))
+        self._doors = (self.door, *others)
         self.deadline = deadline
         self.timers = Timers()
         self._waiting: deque[Check] = deque()
@@ -103,6 +106,13 @@ class Logins:
         if found is None and Way.NETWORK in door.ways:
             found = door.networks.find(channel.address)
         return found
+
+    def knows(self, tenant: str) -> bool:
+        """Whether somebody may belong to this tenant."""
+        users = self.authenticator.users
+        return any(user.tenant == tenant for user in users) or any(
+            tenant in door.networks.tenants for door in self._doors
+        )
 
     def renew_users(self, users: Users, sessions: Iterable[Session]) -> int:
         """Put other users into service; returns how many of the connections end with that."""

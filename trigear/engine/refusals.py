@@ -9,6 +9,7 @@ STALLED: Final = ("QUEUE_ERROR", "The store does not answer")
 NOT_STORED: Final = ("NOT_STORED", "Could not be stored")
 NOT_YET_STORED: Final = ("NOT_STORED", "In effect, but not stored yet")
 FULL: Final = ("QUEUE_ERROR", "Job queue is full")
+DENIED: Final = ("PERMISSION_DENIED", "Permission denied")
 
 
 def over(quota: str) -> tuple[str, str]:

@@ -11,16 +11,25 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from trigear.broker.broker import Late, OverQuota, QueueFull
 from trigear.broker.dead import NOTE_LIMIT
 from trigear.broker.jobs import RUNNING, Job
 from trigear.broker.peers import Peer
 from trigear.engine import admin, results, schedules
-from trigear.engine.refusals import FULL, STALLED, STOPPING, over
-from trigear.model import CONN_ID_LIMIT, FUNCTION_LIMIT, UNIQUE_LIMIT, JobEnd, Priority
+from trigear.engine.refusals import DENIED, FULL, STALLED, STOPPING, over
+from trigear.engine.views import View
+from trigear.model import (
+    CONN_ID_LIMIT,
+    FUNCTION_LIMIT,
+    UNIQUE_LIMIT,
+    CloseReason,
+    JobEnd,
+    Priority,
+)
 from trigear.protocol.server import ServerConnection, Slot, server_rows
+from trigear.security.policy import ANONYMOUS
 from trigear.wire.codec import head, response
 from trigear.wire.packets import (
     ECHO_RES,
@@ -92,6 +101,23 @@ def leading_int(text: bytes) -> int:
         return 0
 
 
+class About(NamedTuple):
+    """What is known of who is at the other end of a connection; empty text for what is not.
+
+    ``roles`` are those in force, ``tls`` is the version that is spoken, ``expires_at`` in seconds
+    since 1970.
+    """
+
+    principal: str = ""
+    roles: tuple[str, ...] = ()
+    method: str = ""
+    tls: str = ""
+    expires_at: float | None = None
+
+
+ANYBODY: Final = About(ANONYMOUS.principal, ANONYMOUS.role_names, ANONYMOUS.method)
+
+
 class Session(ServerConnection):
     """The engine's end of one connection.
 
@@ -111,6 +137,8 @@ class Session(ServerConnection):
         "name",
         "number",
         "peer",
+        "seat",
+        "since",
     )
 
     def __init__(self, engine: Engine, number: int, address: str) -> None:
@@ -122,6 +150,9 @@ class Session(ServerConnection):
         self.name = b"-"
         self.exceptions = engine.config.exceptions
         self.peer = Peer(engine.broker.tenant(engine.tenant_of(self)), self)
+        self.seat = 0
+        """The number of the connection in its tenant."""
+        self.since = engine.now.monotonic
         self._remarked: tuple[str, ...] = ()
         self.beat: list[Any] | None = None
         """The timer of the next heartbeat, where the worker promised one."""
@@ -136,6 +167,29 @@ class Session(ServerConnection):
 
     def ended(self) -> None:
         """The connection is no more, or not heard any more."""
+
+    @property
+    def view(self) -> View:
+        """What this connection sees of the server."""
+        return View(self._engine, self.peer.tenant)
+
+    def about(self) -> About:
+        """What is known of the peer."""
+        return ANYBODY
+
+    def act_for(self, tenant: str | None) -> tuple[str, str] | None:
+        """Act for a tenant from now on, or for none any more; returns why not."""
+        return DENIED
+
+    def dismiss(self) -> None:
+        """End the connection, because an operator says so."""
+        self.close(CloseReason.DISMISSED)
+
+    def whoami(self) -> bytes:
+        """Identity, tenant, roles and method, as text."""
+        about = self.about()
+        fields = (about.principal, self.peer.tenant.name, ",".join(about.roles), about.method)
+        return " ".join(field or "-" for field in fields).encode()
 
     def first_time(self, what: str) -> bool:
         """Whether this is worth a line in the log: it did not happen here before."""

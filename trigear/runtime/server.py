@@ -29,6 +29,7 @@ from trigear.engine.config import ServerConfig
 from trigear.engine.engine import Engine, Statistics
 from trigear.engine.gate import STALL_SECONDS
 from trigear.engine.handles import HandleMint
+from trigear.engine.wishes import Wish
 from trigear.errors import StoreFenced, StoreUnusable, TrigearInternalError
 from trigear.model import TERM_SHIFT, CloseReason, counted
 from trigear.runtime.accepting import Acceptor, renew_tls, tls_of
@@ -89,6 +90,8 @@ class Server:
         self.drain_asked = trio.Event()
         self.stopped = trio.Event()
         self.failure: Exception | None = None
+        self.on_reload: Callable[[], object] = _nothing
+        """Called when an operator asks for files to be read anew."""
 
     @property
     def restored(self) -> int:
@@ -118,6 +121,18 @@ class Server:
     def stop(self) -> None:
         """Stop now. Connections are closed; jobs in memory are gone."""
         self.stopped.set()
+
+    def fulfil(self) -> None:
+        """Do what operators have asked for."""
+        wishes, self._engine.wishes = self._engine.wishes, []
+        for wish in wishes:
+            log.info("asked by an operator: %s", wish.value)
+            if wish is Wish.STOP:
+                self.stop()
+            elif wish is Wish.DRAIN:
+                self.drain()
+            else:
+                self.on_reload()
 
     def renew_users(self, users: Users) -> int:
         """Take other users. Connections of those who are gone, or whose password is another one,
@@ -245,6 +260,8 @@ async def _serve(
 
     def after_pass() -> None:
         timer.look()
+        if engine.wishes:
+            server.fulfil()
         if verifier is not None:
             verifier.look()
         if keeper is not None:

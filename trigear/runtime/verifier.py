@@ -91,4 +91,5 @@ def channel_of(sock: socket.socket, address: str, layer: TlsLayer | None) -> Cha
         loopback=ip.is_loopback,
         bindings=bindings(layer.tls),
         certificate=layer.certificate,
+        version=layer.tls.version() or "",
     )

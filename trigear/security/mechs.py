@@ -134,6 +134,7 @@ class Channel:
         bindings: binding data by type, see :func:`trigear.security.tls.bindings`.
         certificate: the client's certificate (DER), if OpenSSL has verified one.
         uid: of the peer, on a Unix socket.
+        version: of TLS, as it is called.
     """
 
     address: str = "-"
@@ -143,6 +144,7 @@ class Channel:
     bindings: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     certificate: bytes | None = field(default=None, repr=False)
     uid: int | None = None
+    version: str = ""
 
 
 class Refusal(enum.Enum):

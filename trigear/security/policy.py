@@ -204,7 +204,7 @@ _OWN: Final = Rule((Way((Role.SUBMIT,)),), condition="of a submission of this co
 _CHANGE: Final = Rule((Way((Role.ADMIN,)),))
 _START: Final = Rule((Way((Role.ADMIN, Role.SUBMIT), Role.SUBMIT),))
 _OPERATE: Final = Rule((Way((Role.OPERATOR,), scope=Scope.SERVER),))
-# Operators see every tenant; they change nothing inside of one.
+# Operators see every tenant; inside of one they change nothing unless they act for it.
 _SEE: Final = Rule((Way((Role.OPERATOR,), scope=Scope.SERVER), Way((Role.ADMIN,))))
 
 PACKET_RULES: Final[dict[str, Rule]] = {
@@ -290,7 +290,9 @@ COMMAND_RULES: Final[dict[str, Rule]] = {
     "getpid": _OPERATE,
     "verbose": _OPERATE,
     "reload": _OPERATE,
-    "sessions": _OPERATE,
+    "sessions": _SEE,
+    "session end": _SEE,
+    "tenant": _OPERATE,
     "drain": _OPERATE,
     "metrics": _OPERATE,
 }

@@ -25,7 +25,8 @@ class Command:
 
     ``words`` are the fixed words; ``args`` names what follows (a name in brackets may be left
     out). ``method`` is the handler's name. With ``exact`` a wrong number of words is an error,
-    else words too many are ignored, as gearmand does.
+    else words too many are ignored, as gearmand does. With ``login`` the command is there where
+    peers have to say who they are, and unknown elsewhere.
     """
 
     words: tuple[str, ...]
@@ -35,6 +36,7 @@ class Command:
     about: str
     exact: bool = False
     origin: str = "gearmand"
+    login: bool = False
 
     @property
     def name(self) -> str:
@@ -367,6 +369,89 @@ COMMANDS: Final = (
         "Forget a dead letter, or all of them, as `dead retry` does.",
         exact=True,
         origin="trigear",
+    ),
+    Command(
+        ("sessions",),
+        (),
+        "sessions",
+        "`session TAB identity TAB tenant TAB method TAB address TAB tls TAB age TAB left TAB"
+        " functions TAB running TAB waiting TAB id` lines, `.`",
+        "Every connection and whose it is: how its peer became known (`none`: nobody asked), the"
+        " version of TLS, its age and the time left until it must log in again in seconds, how many"
+        " functions it can do, jobs it has, and jobs it waits for. `-` stands for what is not"
+        " there.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("session", "end"),
+        ("session",),
+        "session_end",
+        "`OK` or `ERR UNKNOWN_SESSION`",
+        "End a connection; the jobs it has go to others.",
+        exact=True,
+        origin="trigear",
+    ),
+    Command(
+        ("whoami",),
+        (),
+        "whoami",
+        "`OK identity tenant roles method`",
+        "Who this connection belongs to; `-` for each of them before a login.",
+        origin="trigear",
+        login=True,
+    ),
+    Command(
+        ("auth",),
+        ("[mechanism]", "[message]"),
+        "auth",
+        "`OK mechanisms`, `+ message`, `OK identity tenant roles [message]`, or `ERR …`",
+        "Log in, or without words: the mechanisms that are offered here. Messages are in base64, an"
+        " empty first one is `=`. After `+` the next line is a message, or `*` to give up.",
+        origin="trigear",
+        login=True,
+    ),
+    Command(
+        ("tenant",),
+        ("[tenant]",),
+        "tenant",
+        "`OK` or `ERR …`",
+        "Have this connection of an operator act for a tenant, with the rights of its `admin`; for"
+        " none any more. Packets do the same by the option `tenant=TENANT`. Not once it has"
+        " submitted a job or can do a function.",
+        exact=True,
+        origin="trigear",
+        login=True,
+    ),
+    Command(
+        ("shutdown",),
+        ("[graceful]",),
+        "shutdown",
+        "`OK`",
+        "Stop the server at once, or once what runs is done.",
+        exact=True,
+        login=True,
+    ),
+    Command(
+        ("drain",),
+        (),
+        "drain",
+        "`OK`",
+        "Stop the server once what runs is done; nothing new begins.",
+        exact=True,
+        origin="trigear",
+        login=True,
+    ),
+    Command(
+        ("reload",),
+        (),
+        "reload",
+        "`OK`",
+        "Have the server read its configuration, certificates and users anew, as at SIGHUP. Its log"
+        " says what came of it.",
+        exact=True,
+        origin="trigear",
+        login=True,
     ),
 )
 
