@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from trigear.protocol.dead_talks import DeadLetterDetails, DeadLetterStatus
     from trigear.protocol.events import Data, Status, Warning
     from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
+    from trigear.protocol.session_talks import SessionStatus, WhoAmI
     from trigear.protocol.talks import (
         ConnectionStatus,
         FunctionSetting,
@@ -109,12 +110,14 @@ __all__ = [
     "Result",
     "ScheduleDetails",
     "ScheduleStatus",
+    "SessionStatus",
     "Status",
     "StoreError",
     "ThreadJob",
     "TrigearError",
     "TrigearInternalError",
     "Warning",
+    "WhoAmI",
     "Worker",
     "WorkerJob",
     "WorkerStatistics",
@@ -165,12 +168,14 @@ _HOME = {
     "Result": "trigear.runtime.result",
     "ScheduleDetails": "trigear.protocol.schedule_talks",
     "ScheduleStatus": "trigear.protocol.schedule_talks",
+    "SessionStatus": "trigear.protocol.session_talks",
     "Status": "trigear.protocol.events",
     "StoreError": "trigear.errors",
     "ThreadJob": "trigear.runtime.job",
     "TrigearError": "trigear.errors",
     "TrigearInternalError": "trigear.errors",
     "Warning": "trigear.protocol.events",
+    "WhoAmI": "trigear.protocol.session_talks",
     "Worker": "trigear.runtime.worker",
     "WorkerJob": "trigear.runtime.job",
     "WorkerStatistics": "trigear.runtime.worker",

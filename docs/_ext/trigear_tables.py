@@ -131,13 +131,15 @@ def command_reference(commands: Sequence[Command]) -> str:
 def command_section(command: Command) -> str:
     usage = " ".join([*command.words, *(name.upper() for name in command.args)])
     too_many = "is an error" if command.exact else "is not an error: the rest is ignored"
+    fields = [
+        f":Answer: {command.answer}",
+        f":A word too many: {too_many}",
+        f":From: {command.origin}",
+    ]
+    if command.login:
+        fields.append(":Known: where peers have to say who they are")
     return "\n\n".join(
-        [
-            f"### {command.name}",
-            f"```text\n{usage}\n```",
-            command.about,
-            f":Answer: {command.answer}\n:A word too many: {too_many}\n:From: {command.origin}",
-        ]
+        [f"### {command.name}", f"```text\n{usage}\n```", command.about, "\n".join(fields)]
     )
 
 

@@ -198,9 +198,10 @@ def test_command_that_was_taken_for_a_host_is_told(trigear: Callable[..., Said])
         (["help"], "did you mean `trigear --help`?"),
         (["sever"], "did you mean 'server'?"),
         (["cancel", "x" * 80], "did you mean `trigear job cancel`?"),
-        (["admin", "shutdown"], "`kill -TERM PID`; `trigear admin getpid` says its PID"),
+        (["admin", "halt"], "`kill -TERM PID`; `trigear admin getpid` says its PID"),
         (["stop"], "tell the server by a signal, on its machine: `kill -TERM PID`"),
-        (["admin", "reload"], "`kill -HUP PID`"),
+        (["admin", "reopen"], "`kill -HUP PID`"),
+        (["drain"], "did you mean `trigear admin drain`?"),
         (["config", "sho"], "did you mean 'show'?"),
         (["xyzzy"], "no command 'xyzzy': there are admin, "),
         (

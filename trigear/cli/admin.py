@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trigear.cli import answers, job, steer
+from trigear.cli import answers, job, sessions, steer
 from trigear.cli.connecting import (
     Servers,
     checked_word,
@@ -319,6 +319,6 @@ def send_command(words: tuple[str, ...], *, servers: Servers) -> int:
 
 
 admin_group.add_command(job.cancel_command, "cancel-job")
-for command in steer.COMMANDS:
+for command in (*steer.COMMANDS, *sessions.COMMANDS):
     admin_group.add_command(command)
 admin_group.add_command(show_command, "show-job")

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from trigear.model import Priority, public
-from trigear.protocol import dead_talks, schedule_talks, talks
+from trigear.protocol import dead_talks, schedule_talks, session_talks, talks
 from trigear.runtime.backoff import PATIENCE
 from trigear.runtime.client import connect
 from trigear.runtime.talking import hold
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from trigear.protocol.dead_talks import DeadLetterDetails, DeadLetterStatus
     from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
+    from trigear.protocol.session_talks import SessionStatus, WhoAmI
     from trigear.protocol.talks import (
         ConnectionStatus,
         FunctionSetting,
@@ -81,7 +82,34 @@ class Admin:
         """Every job that is queued or runs."""
         return await self.hold(talks.jobs())
 
+    async def sessions(self) -> list[SessionStatus]:
+        """The connections of every tenant for an operator, else of one's own; oldest first."""
+        return await self.hold(session_talks.sessions())
+
+    async def whoami(self) -> WhoAmI:
+        """Who this connection belongs to. Servers that ask nobody do not know the question."""
+        return await self.hold(session_talks.whoami())
+
     # Steering
+
+    async def end_session(self, session: int) -> bool:
+        """End a connection by the number that :meth:`sessions` has; the jobs it has go to others.
+        Returns whether there was one."""
+        return await self.hold(session_talks.end_session(session))
+
+    async def reload(self) -> None:
+        """Have the server read its configuration, certificates and users anew, as at SIGHUP. Its
+        log says what came of it. Like the next two for operators, and unknown to servers that ask
+        nobody who they are."""
+        await self.hold(session_talks.reload())
+
+    async def drain(self) -> None:
+        """Have the server stop once what runs is done; nothing new begins."""
+        await self.hold(session_talks.drain())
+
+    async def shutdown(self) -> None:
+        """Have the server stop at once."""
+        await self.hold(session_talks.shutdown())
 
     async def cancel(self, handle: str | bytes) -> bool:
         """End a job; whoever waits for it hears that it failed. Returns whether there was one."""

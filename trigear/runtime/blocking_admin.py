@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from trigear.model import Priority, public
-from trigear.protocol import dead_talks, schedule_talks, talks
+from trigear.protocol import dead_talks, schedule_talks, session_talks, talks
 from trigear.runtime.blocking import connect_blocking
 from trigear.runtime.talking import hold_blocking
 from trigear.runtime.values import as_priority
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from trigear.protocol.dead_talks import DeadLetterDetails, DeadLetterStatus
     from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
+    from trigear.protocol.session_talks import SessionStatus, WhoAmI
     from trigear.protocol.talks import (
         ConnectionStatus,
         FunctionSetting,
@@ -89,7 +90,34 @@ class BlockingAdmin:
         """Every job that is queued or runs."""
         return self.hold(talks.jobs())
 
+    def sessions(self) -> list[SessionStatus]:
+        """The connections of every tenant for an operator, else of one's own; oldest first."""
+        return self.hold(session_talks.sessions())
+
+    def whoami(self) -> WhoAmI:
+        """Who this connection belongs to. Servers that ask nobody do not know the question."""
+        return self.hold(session_talks.whoami())
+
     # Steering
+
+    def end_session(self, session: int) -> bool:
+        """End a connection by the number that :meth:`sessions` has; the jobs it has go to others.
+        Returns whether there was one."""
+        return self.hold(session_talks.end_session(session))
+
+    def reload(self) -> None:
+        """Have the server read its configuration, certificates and users anew, as at SIGHUP. Its
+        log says what came of it. Like the next two for operators, and unknown to servers that ask
+        nobody who they are."""
+        self.hold(session_talks.reload())
+
+    def drain(self) -> None:
+        """Have the server stop once what runs is done; nothing new begins."""
+        self.hold(session_talks.drain())
+
+    def shutdown(self) -> None:
+        """Have the server stop at once."""
+        self.hold(session_talks.shutdown())
 
     def cancel(self, handle: str | bytes) -> bool:
         """End a job; whoever waits for it hears that it failed. Returns whether there was one."""

@@ -1,0 +1,91 @@
+"""Who is connected, and what operators ask of the server, by commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.conftest import PATIENCE, TRIGEAR
+from tests.cli.test_logins import add
+from trigear.cli.report import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cli.conftest import Running, Said
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def operated(start: Callable[..., Running], tmp_path: Path) -> tuple[Running, str]:
+    """A server with an operator, who is whoever runs this, and its address."""
+    users = tmp_path / "users.toml"
+    add(users, "root", "--uid", str(os.getuid()), "--no-password", "--role", "operator")
+    where = f"unix:{tmp_path}/s"
+    options = ["--listen", where, "--auth", "peer", "--users", str(users), "--store", "memory"]
+    return start(*TRIGEAR, "server", *options), where
+
+
+def test_operator_lists_and_ends_sessions_and_steers_the_server(
+    operated: tuple[Running, str], trigear: Callable[..., Said]
+) -> None:
+    server, where = operated
+
+    def admin(*args: str) -> Said:
+        return trigear("admin", *args, "--server", where)
+
+    said = admin("whoami", "--json")
+    assert json.loads(said.out) == {
+        "identity": "default/root",
+        "tenant": "default",
+        "roles": "operator",
+        "method": "peer",
+    }
+    with server.connect() as idle:
+        idle.sendall(b"whoami\n")
+        assert idle.recv(100).startswith(b"OK default/root")
+        rows = [json.loads(line) for line in admin("sessions", "--json").out.splitlines()]
+        assert [row["identity"] for row in rows] == ["default/root", "default/root"]
+        number = min(row["session"] for row in rows)
+        said = admin("end-session", str(number))
+        assert said.err == f"trigear: ended: session {number} at {where}\n"
+        assert idle.recv(100).startswith(b"ERR SESSION_ENDED")
+    said = admin("end-session", "99")
+    assert said.status == Status.NO
+    assert f"no session 99 at {where}; `trigear admin sessions` lists them" in said.err
+    assert json.loads(admin("end-session", "99", "--json").out) == {"session": 99, "ended": False}
+    assert admin("reload").status == Status.DONE
+    assert "1 user" in server.read_until("SIGHUP: ")
+    assert "say --yes" in admin("drain").err
+    assert admin("drain", "--yes").status == Status.DONE
+    assert server.process.wait(PATIENCE) == 0
+
+
+def test_operator_stops_the_server_at_once(
+    operated: tuple[Running, str], trigear: Callable[..., Said]
+) -> None:
+    server, where = operated
+    assert trigear("admin", "shutdown", "--yes", "--server", where).status == Status.DONE
+    assert server.process.wait(PATIENCE) == 0
+
+
+def test_server_that_asks_nobody_is_told_by_signals(
+    start: Callable[..., Running], trigear: Callable[..., Said], tmp_path: Path
+) -> None:
+    where = f"unix:{tmp_path}/s"
+    server = start(*TRIGEAR, "server", "--listen", where, "--store", "memory")
+    said = trigear("admin", "reload", "--server", where)
+    assert said.status == Status.NO
+    assert "asks nobody who they are, and knows no 'reload': tell it by a signal" in said.err
+    assert "`kill -HUP PID`; `trigear admin getpid` says its PID" in said.err
+    said = trigear("admin", "whoami", "--server", where)
+    assert said.err.endswith("asks nobody who they are, and knows no 'whoami'\n")
+    assert "anonymous" in trigear("admin", "sessions", "--server", where).out
+    server.send(signal.SIGTERM)
+    assert server.process.wait(PATIENCE) == 0
