@@ -173,7 +173,7 @@ class GuardedSession(Session):
 
     @property
     def oversees(self) -> bool:
-        return self.identity is not None and Role.OPERATOR in self.identity.roles
+        return self.view.whole
 
     def ended(self) -> None:
         self._arrival.over()

@@ -163,7 +163,7 @@ class Session(ServerConnection):
     @property
     def oversees(self) -> bool:
         """Whether it may look at every tenant."""
-        return True
+        return self._engine.logins is None
 
     def ended(self) -> None:
         """The connection is no more, or not heard any more."""
