@@ -44,7 +44,7 @@ def stocked(world: World) -> tuple[bytes, bytes, bytes]:
 
 
 LISTS_OF_SOMETHING = (
-    *("workers", "clients", "sessions"),
+    *("workers", "clients", "sessions", "tenants"),
     *("show job", "result", "schedule show", "dead show"),
 )
 

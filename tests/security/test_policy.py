@@ -74,7 +74,7 @@ ROLES_NEEDED = {
     },
     "admin or operator": {"status", "prioritystatus", "workers", "show jobs"}
     | {"show unique jobs", "show job", "show functions", "jobs", "clients", "functions"}
-    | {"sessions", "session end"},
+    | {"sessions", "session end", "tenants"},
     "admin and submit": {"schedule add", "schedule run"},
 }
 
