@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 
 import pytest
 
@@ -621,3 +622,97 @@ def test_other_rights_hold_at_once_and_for_what_was_announced_before(world: Guar
     nothing = text.replace('["submit", "work", "admin"]', '["submit"]')
     assert world.engine.renew_users(Users.parse(nothing), world.time()) == 0
     assert [f.name for f in bob.peer.session.peer.abilities] == []
+
+
+def renewed(world: Guarded, text: str) -> int:
+    """Put other users into service; how many connections end with that."""
+    ended = world.engine.renew_users(Users.parse(text), world.time())
+    world.flush()
+    return ended
+
+
+def test_t39_a_user_whose_time_is_over_by_the_new_file_is_put_out(world: Guarded) -> None:
+    caller, other = world.user("bob"), world.user("alice")
+    text = USERS.replace("[users.bob]", "[users.bob]\nnot_after = 1970-01-02T00:00:00Z")
+    assert renewed(world, text) == 1
+    assert caller.end() is CloseReason.NOT_LOGGED_IN
+    assert other.submit()
+
+
+def test_the_time_of_a_user_may_become_shorter_and_longer(world: Guarded) -> None:
+    caller = world.user("bob")
+    now = world.time().wall
+
+    def until(seconds: float) -> str:
+        moment = datetime.fromtimestamp(now + seconds, UTC).isoformat()
+        return USERS.replace("[users.bob]", f"[users.bob]\nnot_after = {moment}")
+
+    assert renewed(world, until(100)) == 0
+    world.pass_time(90)
+    assert caller.heard() == [("SASL_EXPIRING", b"20000")]
+    assert renewed(world, until(1000)) == 0
+    world.pass_time(100)
+    assert caller.submit()
+    assert renewed(world, USERS) == 0
+    world.pass_time(10_000)
+    assert caller.submit()
+    assert renewed(world, until(20_000)) == 0
+    world.pass_time(20_000)
+    assert caller.end() is CloseReason.NOT_LOGGED_IN
+    assert len(world.logins.timers) == 0
+
+
+def test_a_login_that_ran_out_does_not_come_back_with_other_users() -> None:
+    world = Guarded(lifetime=100.0)
+    worker = world.user("alice")
+    worker.submit()
+    worker.tell("CAN_DO", b"f")
+    worker.grab()
+    world.pass_time(101)
+    assert renewed(world, USERS.replace('"admin", "operator"', '"admin"')) == 0
+    worker.heard()
+    assert worker.ask("GRAB_JOB")[0][1] == b"AUTHENTICATION_EXPIRED"
+
+
+def test_who_is_known_by_what_is_gone_from_the_file_is_put_out(world: Guarded) -> None:
+    local, password = world.caller(UNIX), world.user("alice")
+    external = world.caller(UNIX)
+    assert external.command(b"auth EXTERNAL =").startswith(b"OK ")
+    assert renewed(world, USERS + "[users.new]\nunix_uids = [7]\n") == 0, "somebody else's"
+    assert renewed(world, USERS.replace("unix_uids = [1001]", "unix_uids = [1002]")) == 2
+    assert local.end() is external.end() is CloseReason.NOT_LOGGED_IN
+    assert password.submit()
+
+
+def test_who_may_not_act_as_another_any_more_is_put_out() -> None:
+    text = USERS.replace("[users.bob]", '[users.bob]\nmay_act_as = ["alice"]')
+    world = Guarded(text)
+    caller = world.caller(TLS)
+    caller.ask("OPTION_REQ", b"sasl")
+    caller.tell("SASL_START", b"PLAIN\0alice\0bob\0pencil")
+    world.check()
+    world.receive(caller.peer, b"")
+    assert caller.heard()[0][:2] == ("SASL_OK", b"acme/alice")
+    assert (
+        renewed(world, text.replace('"submit", "work", "admin"]\nsubmit', '"work"]\nsubmit')) == 0
+    )
+    assert renewed(world, USERS) == 1
+    assert caller.end() is CloseReason.NOT_LOGGED_IN
+
+
+def test_another_password_puts_nobody_out_where_that_is_not_wanted(world: Guarded) -> None:
+    world.logins.drop_on_password_change = False
+    caller = world.user("bob")
+    changed = Verifier.derive("other", SALT, 4096).text()
+    assert renewed(world, USERS.replace(PENCIL.text(), changed)) == 0
+    assert caller.submit()
+
+
+def test_a_login_that_succeeds_for_a_user_who_is_gone_meanwhile_fails(world: Guarded) -> None:
+    caller = world.caller(TLS)
+    caller.ask("OPTION_REQ", b"sasl")
+    caller.tell("SASL_START", b"PLAIN\0\0alice\0pencil")
+    assert renewed(world, "version = 1\n") == 0
+    world.check()
+    assert world.wait(caller) == [FAILED]
+    assert caller.command(b"whoami") == b"OK - - - -\r\n"

@@ -195,6 +195,7 @@ def test_an_identity_has_what_the_user_has_and_ends_when_the_first_reason_ends_i
         serves=("acme", "beta"),
         authcid="carol",
         expires_at=NOW,
+        until=NOW,
     )
     assert alice.identity("mtls", alice.not_after + 5).expires_at == alice.not_after
     assert alice.identity("mtls").expires_at == alice.not_after
@@ -365,7 +366,8 @@ def test_a_new_file_tells_whose_sessions_must_end_and_whose_rights_are_others():
     assert changes.gone == {"removed", "disabled", "moved"}
     assert changes.passwords == {"renewed"}
     assert changes.rights == {"demoted"}
-    assert before.changes_to(before) == (frozenset(), frozenset(), frozenset())
+    assert changes.marks
+    assert before.changes_to(before) == (frozenset(), frozenset(), frozenset(), False)
 
 
 def test_t37_nothing_that_is_shown_of_a_user_has_keys_in_it():

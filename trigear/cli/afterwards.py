@@ -1,7 +1,8 @@
 """What a command does when it has changed a file that a server reads: tell that server, and say so.
 
-The server is the one that the configuration would start: it has the lock of its store, or its
-process id is in the file for that. Its process is told by SIGHUP.
+Of a configuration the server is the one that it would start: it has the lock of its store, or its
+process id is in the file for that. Of a file of users it is every server that goes by it: they have
+locks beside it. Their processes are told by SIGHUP.
 """
 
 from __future__ import annotations
@@ -32,8 +33,25 @@ def tell_server(config: str | None = None) -> str:
         What to say about that, for the end of a remark.
     """
     pid = running_server(config)
-    if pid is None:
-        return NOBODY
+    return NOBODY if pid is None else _tell(pid)
+
+
+def tell_servers_of(users: str) -> str:
+    """Have the servers that go by a file of users take over what stands there.
+
+    Args:
+        users: the file.
+
+    Returns:
+        What to say about that, for the end of a remark.
+    """
+    from trigear.cli.logins import claims_of
+
+    told = [_tell(pid) for claim in claims_of(users) if (pid := _holder(claim)) is not None]
+    return "; ".join(told) or NOBODY
+
+
+def _tell(pid: int) -> str:
     try:
         os.kill(pid, signal.SIGHUP)
     except ProcessLookupError:
@@ -62,10 +80,15 @@ def _owner_of_store(plan: Plan) -> int | None:
     path = plan.store.path
     if path is None:
         return None
+    return _holder(f"{os.path.realpath(path)}.lock")
+
+
+def _holder(lock: str) -> int | None:
+    """The process that has a lock."""
     from trigear.stores.lock import holder_of
 
     try:
-        holder = holder_of(f"{os.path.realpath(path)}.lock")
+        holder = holder_of(lock)
     except OSError:
         return None
     found = None if holder is None else re.match(r"pid ([0-9]{1,10}) ", holder)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from trigear.runtime.address import Address
     from trigear.runtime.server import Server
     from trigear.security.tls import ServerTLS
+    from trigear.stores.lock import LockFile
 
 NONE: Final = "none"
 WAYS: Final = (NONE, "sasl", "mtls", "peer", "network")
@@ -309,6 +310,15 @@ def refuse_plain(wide: Iterable[str]) -> None:
         )
 
 
+CLAIMS: Final = 8
+"""Servers that go by one file of users and are told of its changes."""
+
+
+def claims_of(path: str) -> list[str]:
+    """The files by which servers say that they go by the users in this one."""
+    return [f"{path}.server{number or ''}" for number in range(CLAIMS)]
+
+
 class Users:
     """The users of a running server, and the logins that go by them.
 
@@ -331,10 +341,15 @@ class Users:
 
         self._path = plan.path
         self._owners = owners
+        self._claim: LockFile | None = None
         secret = os.urandom(SECRET_BYTES) if only_look else self._secret()
         authenticator = Authenticator(self._read(), LoginSettings(), Throttle(), secret, os.urandom)
         self.logins: Logins = Logins(
-            authenticator, plan.door, deadline=plan.deadline, others=plan.others
+            authenticator,
+            plan.door,
+            deadline=plan.deadline,
+            others=plan.others,
+            drop_on_password_change=plan.drop_on_password_change,
         )
 
     @property
@@ -366,6 +381,34 @@ class Users:
         except OSError:
             # Without it, only the salts of names that nobody has change with each start.
             return os.urandom(SECRET_BYTES)
+
+    def claim(self, address: str) -> None:
+        """Let `trigear user` know that this process goes by the file. Where nothing can be written
+        beside it, nothing is: then it is told by hand.
+
+        Args:
+            address: where it serves, for people.
+        """
+        from trigear import __version__
+        from trigear.errors import StoreUnusable
+        from trigear.stores.base import Owner
+        from trigear.stores.lock import LockFile
+
+        owner = Owner(os.getpid(), address, __version__, b"")
+        for claim in claims_of(self._path):
+            try:
+                self._claim = LockFile(claim, owner)
+            except StoreUnusable:
+                continue  # another server goes by the same users
+            except OSError:
+                pass
+            return
+
+    def release(self) -> None:
+        """The process ends."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.release()
 
     def reload(self, server: Server) -> str:
         """Take the users of the changed file; who is gone or has another password is put out.

@@ -154,6 +154,11 @@ class Launch:
         if plan.pid_file is not None:
             self.pid_file = self.write_pid_file(plan.pid_file)
         plan.store.prepare(user)
+        if self.users is not None:
+            # Who reads the claim sends a signal, which is to wait until it is heeded.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+            self.users.claim(", ".join(plan.config.listen))
         if user is not None:
             self.hand_over(user, sockets)
             process.become(user)
@@ -203,6 +208,8 @@ class Launch:
             ) from error
 
     def clean_up(self) -> None:
+        if self.users is not None:
+            self.users.release()
         if self.daemon is not None:
             self.daemon.ended(self.status)
         if self.pid_file is not None:
@@ -246,6 +253,7 @@ class Service:
 
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
         with trio.open_signal_receiver(*numbers) as arriving:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             async with trio.open_nursery() as nursery:
                 server: Server = await nursery.start(until_it_ends)
                 # By way of the signal, so that it is one thing after another.

@@ -1,5 +1,5 @@
-"""`trigear user`: who may log in, kept in `users.toml`. A running server takes changes over at
-SIGHUP.
+"""`trigear user`: who may log in, kept in `users.toml`. Servers that go by the file are told of
+changes, and take them over.
 
 Passwords never stand on a command line. They are made here and shown once, asked for on a terminal,
 or read from a file.
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 SECRET_BYTES: Final = 20
 """Random bytes of a password that is made here."""
 
-AFTERWARDS: Final = "a running server takes it over at SIGHUP"
-
 users_option = click.option("--users", metavar="FILE", help="The file. Default: the server's.")
 
 
@@ -59,6 +57,13 @@ def password_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def place_of(users: str | None) -> str:
     return logins.usual_place() if users is None else os.path.abspath(users)
+
+
+def afterwards(users: str | None) -> str:
+    """Tell the servers that go by the file; what to say about that."""
+    from trigear.cli.afterwards import tell_servers_of
+
+    return tell_servers_of(place_of(users))
 
 
 def loaded(users: str | None) -> Users:
@@ -203,7 +208,7 @@ def add_command(
             set_password(editor, name, password)
     if not roles:
         remark(f"'{name}' has no role yet, and may do nothing: --role gives some")
-    remark(f"added '{name}' in {path}; {AFTERWARDS}")
+    remark(f"added '{name}' in {path}; {afterwards(users)}")
     if password is not None:
         password.tell()
     return Status.DONE
@@ -240,7 +245,7 @@ def passwd_command(
     password = Password(password_file, asked=asked)
     until = None if overlap is None else time.time() + overlap
     edited(users, lambda editor: set_password(editor, name, password, until))
-    remark(f"'{name}' has another password; {AFTERWARDS}")
+    remark(f"'{name}' has another password; {afterwards(users)}")
     password.tell()
     return Status.DONE
 
@@ -299,7 +304,7 @@ def remove_command(name: str, *, yes: bool, users: str | None) -> int:
     if not ask(f"Remove the user '{name}'?", yes=yes):
         raise Failure("nobody was removed")
     edited(users, lambda editor: editor.remove(name))
-    remark(f"removed '{name}'; {AFTERWARDS}")
+    remark(f"removed '{name}'; {afterwards(users)}")
     return Status.DONE
 
 
@@ -311,7 +316,7 @@ def remove_command(name: str, *, yes: bool, users: str | None) -> int:
 def disable_command(name: str, *, users: str | None) -> int:
     """Shut a user out, and keep what stands in the file."""
     edited(users, lambda editor: editor.set(name, "disabled", True))
-    remark(f"'{name}' is shut out; {AFTERWARDS}")
+    remark(f"'{name}' is shut out; {afterwards(users)}")
     return Status.DONE
 
 
@@ -323,7 +328,7 @@ def disable_command(name: str, *, users: str | None) -> int:
 def enable_command(name: str, *, users: str | None) -> int:
     """Let a user in again."""
     edited(users, lambda editor: editor.set(name, "disabled", None))
-    remark(f"'{name}' may log in; {AFTERWARDS}")
+    remark(f"'{name}' may log in; {afterwards(users)}")
     return Status.DONE
 
 

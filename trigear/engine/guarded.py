@@ -108,6 +108,7 @@ class GuardedSession(Session):
         "_channel",
         "_check",
         "_decoding",
+        "_ends",
         "_exchange",
         "_in_force",
         "_in_text",
@@ -142,6 +143,7 @@ class GuardedSession(Session):
         self._decoding = False
         self._packets = self._bytes = 0
         self._timers: list[list[Any]] = []
+        self._ends: list[list[Any]] = []
         self._rights = Rights(None)
         self._used = False
         """Whether jobs were submitted here, so that the connection is somebody's for good."""
@@ -222,10 +224,7 @@ class GuardedSession(Session):
         self.limit_packets()
         self._take_rights()
         self._forget_timers()
-        if identity.expires_at is not None:
-            left = max(0.0, identity.expires_at - engine.now.wall)
-            self._after(left * EXPIRING_AT, self._expiring)
-            self._after(left, self._expire)
+        self._mind_the_end()
         self._set_rows()
         log.info("%r is %s by %s", self, identity.principal, identity.method)
 
@@ -289,23 +288,38 @@ class GuardedSession(Session):
         identity = self.identity
         if identity is None or identity.method == NETWORK:
             return False
-        name = identity.principal.rpartition("/")[2]
-        names = {name, identity.authcid}
-        by_password = identity.method not in _WITHOUT_PASSWORD
-        if names & changes.gone or (by_password and names & changes.passwords):
+        fresh = self._renewed(identity, users, changes)
+        if fresh is None or (self._acting is not None and Role.OPERATOR not in fresh.roles):
             self._grace_over(self._engine.now)
             return True
-        user = users.get(name)
-        if name in changes.rights and user is not None:
-            fresh = user.identity(identity.method, identity.expires_at, identity.authcid)
-            if self._acting is not None and Role.OPERATOR not in fresh.roles:
-                self._grace_over(self._engine.now)
-                return True
+        if fresh != identity:
             self.identity = fresh
             self._take_rights()
+            self._mind_the_end()
             self._set_rows()
             self._drop_abilities(fresh)
         return False
+
+    def _renewed(self, identity: Identity, users: Users, changes: Changes) -> Identity | None:
+        """What an identity is now that there are other users; None: nobody's any more."""
+        now = self._engine.now
+        name = _user_of(identity)
+        proven = identity.authcid or name
+        if {name, proven} & changes.gone:
+            return None
+        by_password = identity.method not in _WITHOUT_PASSWORD
+        if by_password and self._logins.drop_on_password_change and proven in changes.passwords:
+            return None
+        who, user = users.get(proven), users.get(name)
+        if who is None or user is None or not (who.in_force(now.wall) and user.in_force(now.wall)):
+            return None
+        if who is not user and users.acting_as(who, name, now.wall) is not user:
+            return None
+        if not by_password and changes.marks:
+            known = self._logins.authenticator.by_channel(self._channel, now)
+            if known is not who:
+                return None
+        return user.identity(identity.method, identity.until, identity.authcid)
 
     def _drop_abilities(self, identity: Identity) -> None:
         """Jobs that a worker may not do any more go to others; it keeps those that it holds."""
@@ -335,10 +349,25 @@ class GuardedSession(Session):
 
     # Time
 
-    def _after(self, seconds: float, call: Callable[[Now], None]) -> None:
-        self._timers.append(self._logins.set(seconds, call, self._engine.now))
+    def _after(self, seconds: float, call: Callable[[Now], None]) -> list[Any]:
+        timer = self._logins.set(seconds, call, self._engine.now)
+        self._timers.append(timer)
+        return timer
+
+    def _mind_the_end(self) -> None:
+        """Have the end of the login announced and come about, if it has one."""
+        for timer in self._ends:
+            self._logins.timers.cancel(timer)
+            self._timers.remove(timer)
+        self._ends.clear()
+        identity = self.identity
+        if identity is not None and identity.expires_at is not None and not self._login.expired:
+            left = max(0.0, identity.expires_at - self._engine.now.wall)
+            self._ends.append(self._after(left * EXPIRING_AT, self._expiring))
+            self._ends.append(self._after(left, self._expire))
 
     def _forget_timers(self) -> None:
+        self._ends.clear()
         for timer in self._timers:
             self._logins.timers.cancel(timer)
         self._timers.clear()
@@ -546,8 +575,14 @@ class GuardedSession(Session):
         self._refuse_late(self._login.failed(refusal, counts=counts))
 
     def _succeed(self, done: mechs.Done) -> None:
-        self._exchange = None
         new, old = done.identity, self.identity
+        # Other users may have come while passwords were being checked.
+        user = self._logins.authenticator.users.get(_user_of(new))
+        if user is None or not user.in_force(self._engine.now.wall):
+            self._fail(auth.FAILED, "the user is not there any more")
+            return
+        self._exchange = None
+        new = user.identity(new.method, new.until, new.authcid)
         same = (
             old is None
             or (old.principal, old.tenant) == (new.principal, new.tenant)
@@ -649,6 +684,11 @@ class GuardedSession(Session):
             self._refuse(self._login.close(auth.UNEXPECTED))
         else:
             self._respond(data)
+
+
+def _user_of(identity: Identity) -> str:
+    """The name of the user who somebody is."""
+    return identity.principal.rpartition("/")[2]
 
 
 def _decoded(text: bytes) -> bytes | None:

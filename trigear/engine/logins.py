@@ -55,6 +55,7 @@ class Logins:
         ways: how peers may become known at an address that says nothing else; or the whole door.
         deadline: seconds from connecting within which one must have logged in.
         others: the doors of addresses that have one of their own.
+        drop_on_password_change: whether connections end whose user gets another password.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class Logins:
         *,
         deadline: float = DEADLINE,
         others: Iterable[Door] = (),
+        drop_on_password_change: bool = True,
     ) -> None:
         self.authenticator = authenticator
         self.door = ways if isinstance(ways, Door) else Door(frozenset(ways))
         self._doors = (self.door, *others)
         self.deadline = deadline
+        self.drop_on_password_change = drop_on_password_change
         self.timers = Timers()
         self._waiting: deque[Check] = deque()
         self._began = 0.0

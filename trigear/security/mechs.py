@@ -266,6 +266,10 @@ class Authenticator:
         user = None if channel.uid is None else self.users.of_uid(channel.uid, now.wall)
         return None if user is None else user.identity("peer")
 
+    def by_channel(self, channel: Channel, now: Now) -> User | None:
+        """Whom a channel itself proves somebody to be, whatever the listener."""
+        return self._external(channel, now)[0]
+
     def _external(self, channel: Channel, now: Now) -> tuple[User | None, float | None, str]:
         """Whom a channel itself proves somebody to be, until when, and how that is known."""
         if channel.certificate is not None:

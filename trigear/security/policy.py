@@ -106,6 +106,7 @@ class Identity:
         serves: tenants whose jobs it does; empty: its own.
         authcid: the user who proved to be there, where that is another than the principal.
         expires_at: seconds since 1970 when it must log in again; None: never.
+        until: the same by the login alone, whenever the user's own time ends.
     """
 
     principal: str
@@ -117,6 +118,7 @@ class Identity:
     serves: tuple[str, ...] = ()
     authcid: str = ""
     expires_at: float | None = None
+    until: float | None = None
 
     def globs(self, role: Role) -> Matcher:
         """The globs that belong to a role; roles without globs reach every function."""

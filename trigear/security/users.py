@@ -115,6 +115,7 @@ class User:
             serves=self.serves,
             authcid=authcid,
             expires_at=min(ends, default=None),
+            until=expires_at,
         )
 
 
@@ -132,11 +133,13 @@ class Credentials(NamedTuple):
 
 class Changes(NamedTuple):
     """What a new file changes for users who are there: removed, disabled or moved to another
-    tenant; all passwords replaced; other rights."""
+    tenant; all passwords replaced; other rights. ``marks`` says whether somebody is known by other
+    certificates or system users, which may matter to all who are known by theirs."""
 
     gone: frozenset[str]
     passwords: frozenset[str]
     rights: frozenset[str]
+    marks: bool = False
 
 
 class Cost(NamedTuple):
@@ -278,7 +281,16 @@ class Users:
                 passwords.add(name)
             if user.identity("") != after.identity(""):
                 rights.add(name)
-        return Changes(frozenset(gone), frozenset(passwords), frozenset(rights))
+        marks = self._marks() != new._marks()
+        return Changes(frozenset(gone), frozenset(passwords), frozenset(rights), marks)
+
+    def _marks(self) -> dict[str, tuple[frozenset[str], frozenset[int]]]:
+        """What everybody is known by who is known by something."""
+        return {
+            name: (frozenset(user.certificates), frozenset(user.uids))
+            for name, user in self._by_name.items()
+            if user.certificates or user.uids
+        }
 
     def _invented(self, name: str, kind: str, secret: bytes) -> Verifier:
         """A verifier for a name that may be nobody's. It has the looks of one that is somebody's:
