@@ -310,7 +310,7 @@ class Log:
             handler.close()
 
 
-def give_file_to(path: str, uid: int, gid: int) -> None:
+def give_file_to(path: str, uid: int, gid: int, *, mode: int = 0o640) -> None:
     """Create a log file for a user to whom privileges will be dropped.
 
     Only a file that does not exist yet is created and given away. One that exists is left alone
@@ -318,7 +318,7 @@ def give_file_to(path: str, uid: int, gid: int) -> None:
     somebody's directory points to would let them write where root can.
     """
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
     except OSError:
         return  # it exists, or cannot be made: opening it as the user finds out and says so
     try:

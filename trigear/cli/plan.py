@@ -30,9 +30,10 @@ class Plan:
     """Everything that starting a server needs to know.
 
     ``results`` is the URL of the place where results are kept, None for beside the jobs.
-    ``notes`` are said once at the start, as warnings, ``hint`` as no more than that. ``reread``
-    reads the configuration anew, for a running server that is asked to. ``failure`` is the exit
-    status of whatever goes wrong, where one status is all there is.
+    ``audit`` is where the audit log goes: the absolute path of a file, `-` for standard error, or
+    None for nowhere. ``notes`` are said once at the start, as warnings, ``hint`` as no more than
+    that. ``reread`` reads the configuration anew, for a running server that is asked to.
+    ``failure`` is the exit status of whatever goes wrong, where one status is all there is.
     """
 
     program: str = "trigear"
@@ -40,6 +41,7 @@ class Plan:
     store: StorePlan = field(default_factory=StorePlan)
     results: str | None = None
     log: LogSettings = field(default_factory=LogSettings)
+    audit: str | None = None
     pid_file: PidFileSettings | None = None
     daemon: bool = False
     run_as: str | None = None

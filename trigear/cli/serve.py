@@ -26,6 +26,7 @@ import click
 
 from trigear import __version__
 from trigear.cli import exposure, logins, process, tls
+from trigear.cli.audit_log import STDERR, AuditLog
 from trigear.cli.logs import Log, LogStyle, give_file_to
 from trigear.cli.report import Failure, Status, line_for, only_one, status_of
 from trigear.engine.config import EngineConfig
@@ -129,6 +130,7 @@ class Launch:
         self.daemon: process.Daemon | None = None
         self.pid_file: process.PidFile | None = None
         self.log: Log | None = None
+        self.audit: AuditLog | None = None
         self.notes = list(plan.notes)
         self.users: logins.Users | None = None
         self.results: ResultStore | None = None
@@ -165,6 +167,9 @@ class Launch:
         self.log = Log(plan.log)
         if self.log.complaint:
             self.notes.append(self.log.complaint)
+        if plan.audit is not None:
+            # Behind all that becomes another process: it has a thread.
+            self.audit = AuditLog(plan.audit)
         engine = dataclasses.replace(plan.config.engine, pid=os.getpid())
         config = dataclasses.replace(plan.config, engine=engine)
         service = Service(self, self.log, config, descriptors)
@@ -191,6 +196,8 @@ class Launch:
         """Give what was made as root to the user who will need it."""
         if self.plan.log.is_file:
             give_file_to(self.plan.log.target, user.uid, user.gid)
+        if self.plan.audit not in {None, STDERR}:
+            give_file_to(str(self.plan.audit), user.uid, user.gid, mode=0o600)
         for bound in sockets:
             if bound.family == socket.AF_UNIX:
                 os.chown(bound.getsockname(), user.uid, user.gid, follow_symlinks=False)
@@ -214,6 +221,8 @@ class Launch:
             self.daemon.ended(self.status)
         if self.pid_file is not None:
             self.pid_file.remove()
+        if self.audit is not None:
+            self.audit.close()
         if self.log is not None:
             self.log.close()
 
@@ -228,6 +237,7 @@ class Service:
         self.users = launch.users
         self.results = launch.results
         self.log = opened
+        self.audit = launch.audit
         self.config = config
         self.descriptors = descriptors
         self.status = Status.DONE
@@ -246,6 +256,7 @@ class Service:
                 tls=listening,
                 logins=None if self.users is None else self.users.logins,
                 results=self.results,
+                audit=self.audit,
                 own_process=True,
                 task_status=task_status,
             )
@@ -330,6 +341,15 @@ class Service:
             log.error("SIGHUP: log file %s: %s; the old one stays", error.filename, error.strerror)
         else:
             done.append("log reopened")
+        if self.audit is not None:
+            try:
+                self.audit.reopen()
+            except OSError as error:
+                log.error(
+                    "SIGHUP: audit log %s: %s; the old one stays", error.filename, error.strerror
+                )
+            else:
+                done.append("audit log reopened")
         if self.plan.reread is not None:
             try:
                 taken = self.take(self.plan.reread(), server)
@@ -367,7 +387,7 @@ class Service:
             later.append("auth")
         later += [
             name
-            for name in ("store", "results")
+            for name in ("store", "results", "audit")
             if getattr(wanted_plan, name) != getattr(self.plan, name)
         ]
         if (self.plan.config.tls is None) != (fresh.tls is None):

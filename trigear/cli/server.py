@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from trigear import __version__
 from trigear.cli import config_file
+from trigear.cli.audit_log import STDERR
 from trigear.cli.logins import login_plan, with_doors, with_login_options
 from trigear.cli.logs import LEVELS, LogSettings, LogStyle
 from trigear.cli.manners import Manners, with_help, with_manners
@@ -303,6 +304,12 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     default=LogStyle.HUMAN.value,
     help="How a line looks.",
 )
+@click.option(
+    "--audit-log",
+    metavar="FILE",
+    help="Write down who came and who was refused, and who changed what, as JSON lines; -: on"
+    " standard error. SIGHUP opens it anew.",
+)
 @click.option("-P", "--pid-file", metavar="FILE", help="Write the process id there.")
 @click.option("-d", "--daemon", is_flag=True, help="Detach, and return once the server serves.")
 @click.option(
@@ -396,13 +403,14 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         limit_exempt=tuple(given["limit_exempt"]),
     )
     config = with_doors(config, given, tables, networks, folder)
-    pid_file = given["pid_file"]
+    pid_file, audit = given["pid_file"], given["audit_log"]
     arguments: tuple[str, ...] = ctx.meta["trigear.arguments"]
     return Plan(
         config=config,
         store=store_plan(given["store"], given["state_dir"], folder),
         results=given["results"],
         log=log,
+        audit=audit if audit in {None, STDERR} else absolute(audit, folder),
         pid_file=PidFileSettings(absolute(pid_file, folder)) if pid_file else None,
         daemon=given["daemon"],
         run_as=given["run_as"],

@@ -47,7 +47,10 @@ def answer(engine: Engine, session: Session, line: bytes) -> bytes | None:
         least = sum(not arg.startswith("[") for arg in command.args)
         if not least <= len(args) <= len(command.args):
             return _misused(words)
-    return _METHODS[command.method](engine, session, args)
+    found = _METHODS[command.method](engine, session, args)
+    if engine.audit.on:
+        engine.audit.command(command, args, found, engine.now, session.facts())
+    return found
 
 
 def needs_every_job(line: bytes) -> bool:

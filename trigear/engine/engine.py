@@ -23,6 +23,7 @@ from trigear.broker.timers import Timers
 from trigear.engine import dead
 from trigear.engine.admin import shown
 from trigear.engine.arriving import Arriving
+from trigear.engine.audit import Audit
 from trigear.engine.gate import Commit, Gate
 from trigear.engine.reads import Reads
 from trigear.engine.records import Kinds
@@ -98,6 +99,7 @@ class Engine:
         logins: how peers have to say who they are; None: nobody is asked.
         results_elsewhere: whether results are kept by a store of their own: then they leave as
             ``Put`` tickets of ``results.outside``.
+        audit: gets the entries of the audit log; None: there is none.
     """
 
     def __init__(
@@ -111,10 +113,12 @@ class Engine:
         chance: Callable[[], float] = lambda: 1.0,
         logins: Logins | None = None,
         results_elsewhere: bool = False,
+        audit: Callable[[Mapping[str, object]], object] | None = None,
     ) -> None:
         self.config = config
         self.now = now
         self.logins = logins
+        self.audit = Audit(audit)
         self._touched: list[Session] = []
         self.touch = cast("Callable[[ServerConnection], object]", self._touched.append)
         self._gate = Gate() if durable else None
@@ -218,6 +222,7 @@ class Engine:
         if (allowance := peer.tenant.allowance) is not None:
             allowance.connections -= 1
         session.out.clear()
+        session.note("session.ended", reason=reason.value, jobs=jobs, waiting=waiting)
         level = logging.INFO if reason in _ORDINARY and not jobs else logging.WARNING
         log.log(
             level,
@@ -350,6 +355,7 @@ class Engine:
         if now.monotonic >= self._census:
             self._census = now.monotonic + CENSUS_SECONDS
             self._take_census()
+            self.audit.flush(now)
 
     def expect_heartbeat(self, session: Session, interval: float) -> None:
         """The worker promised to be heard every ``interval`` seconds; 0 ends the promise."""
@@ -474,7 +480,9 @@ class Engine:
         """Take other users; returns how many connections end with that."""
         self.now = now
         assert self.logins is not None
-        return self.logins.renew_users(users, list(self._sessions.values()))
+        ended = self.logins.renew_users(users, list(self._sessions.values()))
+        self.audit.note("auth.reload", now, {}, users=len(users), ended=ended)
+        return ended
 
     def put(self, now: Now, *, kept: bool) -> None:
         """The store of results has kept all that the last ticket asked it to, or not all of it."""
@@ -519,6 +527,7 @@ class Engine:
         self.broker.apply_rules(self.now)
         for session in self._sessions.values():
             session.limit_packets()
+        self.audit.note("config.reload", self.now, {}, tenants=sorted(config.tenants))
 
     def tenant_of(self, session: Session) -> str:
         """The tenant whose jobs a connection sees."""
@@ -580,6 +589,7 @@ class Engine:
 
     def over_quota(self, session: Session, quota: str, what: str) -> None:
         """A peer asked for more than its tenant may have, and is refused it."""
+        session.note("quota.exceeded", quota=quota, reason=what)
         if session.first_time(f"quota {quota}"):
             log.warning(
                 "%r: tenant %s is over its quota %s, %s (said once per connection)",

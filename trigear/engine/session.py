@@ -191,6 +191,20 @@ class Session(ServerConnection):
         fields = (about.principal, self.peer.tenant.name, ",".join(about.roles), about.method)
         return " ".join(field or "-" for field in fields).encode()
 
+    def facts(self) -> dict[str, object]:
+        """What the audit log says of this connection."""
+        return {
+            "connection": self.number,
+            "peer": self.address,
+            "tenant": self.peer.tenant.name,
+        }
+
+    def note(self, event: str, **facts: object) -> None:
+        """Enter something about this connection into the audit log."""
+        audit = self._engine.audit
+        if audit.on:
+            audit.note(event, self._engine.now, self.facts(), **facts)
+
     def first_time(self, what: str) -> bool:
         """Whether this is worth a line in the log: it did not happen here before."""
         if what in self._remarked:

@@ -164,6 +164,7 @@ async def serve(
     results: ResultStore | None = None,
     tls: Mapping[str, Listening] | None = None,
     logins: Logins | None = None,
+    audit: Callable[[Mapping[str, object]], object] | None = None,
     own_process: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -179,6 +180,7 @@ async def serve(
         tls: what the configuration asks for, by :func:`trigear.runtime.accepting.tls_of`, for who
             has to read the files before privileges are dropped; None: they are read now.
         logins: how peers have to say who they are; None: nobody is asked.
+        audit: gets the entries of the audit log, see :mod:`trigear.engine.audit`.
         own_process: whether this program is nothing but the server. Then automatic garbage
             collection is switched off and done when nothing else is to be done.
         task_status: gets the :class:`Server` when connections are accepted.
@@ -203,7 +205,7 @@ async def serve(
             tenure = await stack.enter_async_context(opened(store, owner, limiter))
         await stack.enter_async_context(results_opened(results))
         await _serve(
-            *(config, sockets, store, results, tls, logins),
+            *(config, sockets, store, results, tls, logins, audit),
             *(tenure, limiter, own_process, task_status),
         )
 
@@ -215,6 +217,7 @@ async def _serve(
     results: ResultStore | None,
     tls: Mapping[str, Listening],
     logins: Logins | None,
+    audit: Callable[[Mapping[str, object]], object] | None,
     tenure: Tenure,
     limiter: trio.CapacityLimiter,
     own_process: bool,
@@ -232,6 +235,7 @@ async def _serve(
         results_elsewhere=results is not None,
         chance=random.Random().random,  # noqa: S311 - jitter, not a secret
         logins=logins,
+        audit=audit,
     )
     loading = None
     if store is not None:
@@ -316,6 +320,7 @@ async def _serve(
         server.stopped.set()
         _close_listeners(sockets)
         hub.close_all(CloseReason.SHUTDOWN)
+        engine.audit.flush(now())
         left = engine.statistics()
         if left.jobs and store is None:
             log.warning(

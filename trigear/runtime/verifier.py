@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trigear.runtime.address import Address
 from trigear.runtime.clock import now
 from trigear.security.mechs import Channel
 from trigear.security.tls import bindings
@@ -78,13 +79,16 @@ def channel_of(sock: socket.socket, address: str, layer: TlsLayer | None) -> Cha
         address: the peer's address as text.
         layer: TLS, whose handshake is done; None for none.
     """
+    where = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        return Channel(address, unix=True, uid=_UCRED.unpack(found)[1])
+        return Channel(address, unix=True, uid=_UCRED.unpack(found)[1], listener=f"unix:{where}")
+    listener = str(Address(where[0], where[1], tls=layer is not None))
     ip = ip_address(address.partition("%")[0])
     ip = getattr(ip, "ipv4_mapped", None) or ip
     if layer is None:
-        return Channel(address, loopback=ip.is_loopback)
+        return Channel(address, loopback=ip.is_loopback, listener=listener)
+    cipher = layer.tls.cipher()
     return Channel(
         address,
         tls=True,
@@ -92,4 +96,6 @@ def channel_of(sock: socket.socket, address: str, layer: TlsLayer | None) -> Cha
         bindings=bindings(layer.tls),
         certificate=layer.certificate,
         version=layer.tls.version() or "",
+        cipher="" if cipher is None else cipher[0],
+        listener=listener,
     )

@@ -135,6 +135,8 @@ class Channel:
         certificate: the client's certificate (DER), if OpenSSL has verified one.
         uid: of the peer, on a Unix socket.
         version: of TLS, as it is called.
+        cipher: of TLS, as OpenSSL calls it.
+        listener: the address that the peer has connected to, as text.
     """
 
     address: str = "-"
@@ -145,6 +147,8 @@ class Channel:
     certificate: bytes | None = field(default=None, repr=False)
     uid: int | None = None
     version: str = ""
+    cipher: str = ""
+    listener: str = ""
 
 
 class Refusal(enum.Enum):
