@@ -162,4 +162,5 @@ def test_every_command_that_is_not_entered_only_reads() -> None:
         *("create function", "drop function", "cancel job", "maxqueue", "drop result"),
         *("schedule add", "schedule pause", "schedule resume", "schedule run", "schedule remove"),
         *("requeue", "priority", "pause", "resume", "set", "reset", "dead retry", "dead delete"),
+        *("session end", "shutdown", "drain", "reload"),
     }

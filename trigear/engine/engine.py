@@ -222,7 +222,10 @@ class Engine:
         if (allowance := peer.tenant.allowance) is not None:
             allowance.connections -= 1
         session.out.clear()
-        session.note("session.ended", reason=reason.value, jobs=jobs, waiting=waiting)
+        if self.logins is not None and session.about().principal:
+            seconds = round(now.monotonic - session.since, 3)
+            counts = {"seconds": seconds, "jobs": jobs, "waiting": waiting}
+            session.note("session.ended", reason=reason.value, **counts)
         level = logging.INFO if reason in _ORDINARY and not jobs else logging.WARNING
         log.log(
             level,

@@ -18,6 +18,8 @@ import base64
 import binascii
 import logging
 from dataclasses import replace
+from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.broker.broker import OverQuota
@@ -189,6 +191,21 @@ class GuardedSession(Session):
             self._check.session = None
             self._check = None
 
+    def facts(self) -> dict[str, object]:
+        identity, channel = self.identity, self._channel
+        facts = super().facts() | {
+            "listener": channel.listener,
+            "tls": channel.version,
+            "cipher": channel.cipher,
+        }
+        if channel.certificate is not None:
+            facts["certificate"] = _fingerprint(channel.certificate)
+        if identity is not None:
+            facts["identity"] = identity.principal
+            facts["authcid"] = identity.authcid or _user_of(identity)
+            facts["method"] = identity.method
+        return facts
+
     # Who it is
 
     def _has_room(self, identity: Identity) -> bool:
@@ -207,6 +224,14 @@ class GuardedSession(Session):
                 identity.tenant,
                 error.quota,
                 identity.principal,
+            )
+            self.note(
+                "quota.exceeded",
+                quota=error.quota,
+                reason="a login is refused",
+                identity=identity.principal,
+                tenant=tenant.name,
+                method=identity.method,
             )
             self._refuse(self._login.close(auth.CROWDED))
             return False
@@ -227,6 +252,7 @@ class GuardedSession(Session):
         self._mind_the_end()
         self._set_rows()
         log.info("%r is %s by %s", self, identity.principal, identity.method)
+        self.note("auth.ok", roles=identity.role_names)
 
     def _sit_in(self, tenant: str) -> None:
         """Belong to a tenant. Only while nothing of the connection is in another."""
@@ -277,6 +303,7 @@ class GuardedSession(Session):
         self._take_rights()
         self._set_rows()
         log.info("%r: %s acts for %s", self, identity.principal, tenant or "no tenant")
+        self.note("auth.acting", acting=tenant is not None)
         return None
 
     def dismiss(self) -> None:
@@ -373,6 +400,7 @@ class GuardedSession(Session):
         self._timers.clear()
 
     def _too_late(self, now: Now) -> None:
+        self.note("auth.fail", reason="no login in time")
         self._stop()
         self._say(self._login.close(auth.TIMEOUT))
         self.close(CloseReason.LOGIN_LATE)
@@ -383,6 +411,7 @@ class GuardedSession(Session):
             self.send(response(SASL_EXPIRING, b"%d" % max(0, round((ends - now.wall) * 1000))))
 
     def _expire(self, now: Now) -> None:
+        self.note("auth.expired", jobs=len(self.peer.jobs))
         self._login.expire()
         if self.peer.jobs:
             self._set_rows()
@@ -408,6 +437,8 @@ class GuardedSession(Session):
         self._say(refusal)
         if refusal.closes:
             log.warning("%r is refused: %s", self, refusal.code)
+            if refusal.code != auth.CROWDED.code:
+                self.note("auth.fail", reason=refusal.text)
             self._stop()
             self.hold()
             self._after(self._logins.delay(), self._close_late)
@@ -430,6 +461,7 @@ class GuardedSession(Session):
 
     def denied(self, packet: Packet) -> None:
         """The user may not do what this packet asks for."""
+        self.note("acl.denied", packet=packet.name)
         self._in_text = False
         if packet.replies or self._extended:
             self._say(auth.DENIED)
@@ -572,6 +604,7 @@ class GuardedSession(Session):
         self._exchange = None
         log.warning("%r: login of %s failed: %s", self, printable(name.encode()[:64]), reason)
         counts = refusal.code != mechs.Refusal.LATER.code
+        self.note("auth.fail" if counts else "auth.throttled", authcid=name, reason=reason)
         self._refuse_late(self._login.failed(refusal, counts=counts))
 
     def _succeed(self, done: mechs.Done) -> None:
@@ -593,6 +626,7 @@ class GuardedSession(Session):
         refusal = self._login.succeeded(same=same)
         if refusal is not None:
             log.warning("%r: cannot become %s", self, new.principal)
+            self.note("auth.fail", reason=f"cannot become {new.principal}", method=new.method)
             self._refuse_late(refusal)
             return
         if not self._has_room(new):
@@ -648,6 +682,7 @@ class GuardedSession(Session):
         if command is None or opened or self._may(name, words[len(command.words) :]):
             super().on_command(line)
         else:
+            self.note("acl.denied", command=name)
             self._say(auth.DENIED)
 
     def _may(self, name: str, args: list[bytes]) -> bool:
@@ -689,6 +724,11 @@ class GuardedSession(Session):
 def _user_of(identity: Identity) -> str:
     """The name of the user who somebody is."""
     return identity.principal.rpartition("/")[2]
+
+
+@lru_cache(maxsize=1024)
+def _fingerprint(certificate: bytes) -> str:
+    return f"sha256:{sha256(certificate).hexdigest()}"
 
 
 def _decoded(text: bytes) -> bytes | None:
