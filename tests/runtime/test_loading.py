@@ -56,6 +56,18 @@ async def test_jobs_of_the_store_are_there_when_the_server_serves(tmp_path: Path
         assert [await worker.grab() for _ in range(2)] == [b"H:test:1", b"H:test:2"]
 
 
+async def test_jobs_of_a_tenant_to_which_nobody_belongs_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    book = filled(1)
+    book.kept |= {(0, number): job(number, tenant="acme") for number in (2, 3)}
+    async with open_server(beside(tmp_path), store=book) as server, calling(server) as worker:
+        assert server.restored == 3
+        assert await worker.command(b"status") == b"f\t1\t0\t0"
+    told = "2 jobs are of tenant acme, to which nobody belongs: they wait until somebody does"
+    assert told in caplog.messages
+
+
 async def test_a_new_job_gets_a_number_and_a_handle_of_the_new_term(tmp_path: Path) -> None:
     book = filled(1)
     async with open_server(beside(tmp_path), store=book) as server, calling(server) as client:

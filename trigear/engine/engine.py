@@ -66,6 +66,9 @@ HEARTBEATS_MISSED: Final = 3
 SPOILT_LINES: Final = 20
 """Lines in the log about rows of the store that are no jobs; the rest is only counted."""
 
+NAME_SHOWN: Final = 128
+"""Bytes of a name that go into the log."""
+
 CENSUS_SECONDS: Final = 60.0
 """How often queues with jobs and no worker are looked for."""
 
@@ -555,9 +558,11 @@ class Engine:
         """Whether there is such a tenant."""
         if name == NOBODY:
             return False
-        if name in self.broker.tenants or name in self.config.tenants:
-            return True
-        return self.logins is not None and self.logins.knows(name)
+        return name in self.broker.tenants or name in self.config.tenants or self.reaches(name)
+
+    def reaches(self, name: str) -> bool:
+        """Whether somebody may belong to this tenant."""
+        return name == DEFAULT_TENANT if self.logins is None else self.logins.knows(name)
 
     def session_of(self, peer: Peer) -> Session:
         """The connection of a peer."""
@@ -628,4 +633,4 @@ _ORDINARY: Final = frozenset(
 
 def _text(name: bytes) -> str:
     """A name for the log, in one word."""
-    return printable(shown(name))
+    return printable(shown(name[:NAME_SHOWN]))

@@ -68,6 +68,9 @@ GRACE: Final = 60.0
 MOST_BODY: Final = 8192
 """Bytes of a packet before a login."""
 
+MOST_NAME: Final = 64
+"""Bytes of what a connection calls itself."""
+
 MOST_ECHO: Final = 1024
 """Bytes of an ECHO_REQ before a login."""
 
@@ -480,6 +483,9 @@ class GuardedSession(Session):
         return self._login.close(auth.REQUIRED) if self._packets > MOST_PACKETS else None
 
     # Packets
+
+    def on_set_client_id(self, name: bytes) -> None:
+        super().on_set_client_id(name[:MOST_NAME])
 
     def on_echo_req(self, data: bytes) -> None:
         self._in_text = False

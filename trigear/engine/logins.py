@@ -15,6 +15,7 @@ from trigear.broker.timers import Timers
 from trigear.engine.doors import Arrival, Door, Way
 from trigear.engine.guarded import GuardedSession
 from trigear.engine.session import Session
+from trigear.model import DEFAULT_TENANT
 from trigear.security.mechs import Channel
 
 if TYPE_CHECKING:
@@ -112,9 +113,11 @@ class Logins:
 
     def knows(self, tenant: str) -> bool:
         """Whether somebody may belong to this tenant."""
-        users = self.authenticator.users
-        return any(user.tenant == tenant for user in users) or any(
-            tenant in door.networks.tenants for door in self._doors
+        if any(user.tenant == tenant for user in self.authenticator.users):
+            return True
+        return any(
+            tenant in door.networks.tenants or (door.open and tenant == DEFAULT_TENANT)
+            for door in self._doors
         )
 
     def renew_users(self, users: Users, sessions: Iterable[Session]) -> int:

@@ -68,7 +68,7 @@ class Kinds:
                     "%s %s of tenant %s in the store makes no sense and stays there: %s",
                     record.kind,
                     printable(record.key),
-                    record.tenant,
+                    printable(record.tenant.encode()),
                     why,
                 )
         return spoilt
@@ -76,6 +76,8 @@ class Kinds:
     def _restore(self, record: Record | SpoiltRecord, now: Now) -> str | None:
         if isinstance(record, SpoiltRecord):
             return record.why
+        if not record.tenant:
+            return "it has no tenant"
         try:
             about = about_of(record)
             self._kinds[record.kind].restore(record, about, now)

@@ -65,6 +65,8 @@ def _fault_of(row: Keep) -> str | None:
         return "its number is not above 0"
     if not row.handle:
         return "it has no handle"
+    if not row.tenant:
+        return "it has no tenant"
     if b"\0" in row.handle + row.function + row.unique + row.reducer:
         return "a name with a NUL in it"
     return None

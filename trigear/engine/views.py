@@ -20,6 +20,17 @@ NOBODY: Final = ""
 """Name of the tenant of those who are not logged in. No other tenant can have it."""
 
 
+def out_of_reach(engine: Engine) -> dict[str, int]:
+    """How many jobs there are, by tenant, of tenants to which nobody belongs. They stay where they
+    are, and nobody but an operator gets to see them."""
+    found = {}
+    for name, tenant in engine.broker.tenants.items():
+        jobs = sum(len(book) for book in tenant.books.values())
+        if jobs and not engine.reaches(name):
+            found[name] = jobs
+    return found
+
+
 class View:
     """What can be seen.
 

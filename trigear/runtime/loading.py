@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trigear.engine.gate import STALL_SECONDS
+from trigear.engine.views import out_of_reach
 from trigear.errors import StoreUnavailable
-from trigear.model import counted
+from trigear.model import counted, printable
 from trigear.runtime.clock import now
 from trigear.runtime.committer import RETRY_LIMIT, RETRY_SECONDS
 
@@ -188,6 +189,12 @@ class Loading:
         if self.jobs:
             seconds = trio.current_time() - self._start
             log.info("loaded %s in %.1f s", counted(self.jobs, "job"), seconds)
+        for tenant, jobs in out_of_reach(self._engine).items():
+            log.warning(
+                "%s of tenant %s, to which nobody belongs: they wait until somebody does",
+                counted(jobs, "job is", "jobs are"),
+                printable(tenant.encode()),
+            )
         spoilt = self._engine.spoilt
         if spoilt:
             log.error(
