@@ -1,4 +1,5 @@
-"""Nothing of one tenant shows to another: a test for every way by which something might.
+"""Nothing of one tenant shows to another: a test for every row of the table of ways by which
+something might. `test_leaks.py` compares what is heard with and without the other tenant.
 
 Two tenants do the same: their functions, uniques and client ids have the same names. ``ann`` is of
 `acme`, ``ben`` of `labs`; both may submit, work and steer. Each test names its row in the table of
