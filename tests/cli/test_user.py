@@ -159,3 +159,29 @@ def test_rights_are_explained(place: Path, trigear: Callable[..., Said]) -> None
     assert (said.status, said.out.startswith("allowed: ")) == (0, True)
     said = trigear("auth", "explain", "alice", "submit", "resize")
     assert (said.status, said.out.startswith("refused: ")) == (Status.NO, True)
+
+
+def test_check_says_what_is_odd_and_which_tenants_are_not_declared(
+    place: Path, secret: Path, trigear: Callable[..., Said]
+) -> None:
+    for name, tenant in (("alice", "acme"), ("bob", "acne"), ("carl", "other"), ("dora", "other")):
+        given = ("--tenant", tenant, "--role", "submit", "--password-file", str(secret))
+        assert trigear("user", "add", name, *given).status == 0
+    assert trigear("tenant", "add", "acme").status == 0
+    said = trigear("user", "check")
+    assert said.status == Status.DONE
+    has_none = "is not declared, and so has no quotas;"
+    assert said.out.splitlines() == [
+        f"bob: the tenant acne {has_none} did you mean acme?",
+        f"carl, dora: the tenant other {has_none} run: trigear tenant add other",
+    ]
+    assert said.line == f"trigear: good: 4 users in {place}, 2 remarks"
+    for tenant in ("acne", "other"):
+        assert trigear("tenant", "add", tenant).status == 0
+    said = trigear("user", "check", "--json")
+    assert (said.out, said.line) == ("", f"trigear: good: 4 users in {place}")
+    assert trigear("user", "add", "eve", "--tenant", "acme", "--no-password").status == 0
+    said = trigear("user", "check", "--json")
+    assert "eve: can log in only by a certificate" in json.loads(said.out)["remark"]
+    place.write_text("version = 1\n[users.alice]\nrole = 1\n")
+    assert trigear("user", "check").status == Status.USAGE

@@ -7,6 +7,7 @@ or read from a file.
 
 from __future__ import annotations
 
+import difflib
 import os
 import secrets
 import sys
@@ -23,8 +24,10 @@ from trigear.cli.report import Failure, Status
 from trigear.cli.tables import columns, json_option, show, write
 from trigear.cli.values import DURATION
 from trigear.errors import ConfigError
+from trigear.model import counted
 from trigear.security import users_file
 from trigear.security.policy import EVERY, Role
+from trigear.security.remarks import remarks
 from trigear.security.scram import (
     GENERATED_ITERATIONS,
     HUMAN_ITERATIONS,
@@ -330,6 +333,52 @@ def enable_command(name: str, *, users: str | None) -> int:
     edited(users, lambda editor: editor.set(name, "disabled", None))
     remark(f"'{name}' may log in; {afterwards(users)}")
     return Status.DONE
+
+
+@user_group.command(name="check", epilog=examples("trigear user check"))
+@json_option
+@users_option
+@click.option(
+    "--config",
+    "config",
+    envvar="TRIGEAR_CONFIG",
+    metavar="FILE",
+    help="The configuration that declares the tenants. Default: the one the server would read.",
+)
+@with_manners
+@with_help
+def check_command(*, as_json: bool, users: str | None, config: str | None) -> int:
+    """Say whether the file can be used, and what is odd about it.
+
+    A server would start with what is odd. Exit status 2: it would not start with the file.
+    """
+    found = loaded(users)
+    odd = [*remarks(found, time.time()), *undeclared(found, config)]
+    show(columns("remark"), [(line,) for line in odd], as_json=as_json)
+    how = f", {counted(len(odd), 'remark')}" if odd else ""
+    remark(f"good: {counted(len(found), 'user')} in {place_of(users)}{how}")
+    return Status.DONE
+
+
+def undeclared(users: Users, config: str | None) -> list[str]:
+    """The tenants that users have and the configuration does not declare."""
+    from trigear.cli.config import server_context
+    from trigear.cli.server import tenants_of
+
+    declared = tenants_of(server_context(config))
+    members: dict[str, list[str]] = {}
+    for user in users:
+        for tenant in dict.fromkeys((user.tenant, *user.serves)):
+            if tenant not in declared:
+                members.setdefault(tenant, []).append(user.name)
+    lines = []
+    for tenant, names in members.items():
+        near = difflib.get_close_matches(tenant, declared, n=1)
+        then = f"did you mean {near[0]}?" if near else f"run: trigear tenant add {tenant}"
+        lines.append(
+            f"{', '.join(names)}: the tenant {tenant} is not declared, and so has no quotas; {then}"
+        )
+    return lines
 
 
 @user_group.command(name="verify", epilog=examples("trigear user verify alice --ask"))
