@@ -15,7 +15,6 @@ LATER = {
     "authentication",
     "TLS",
     "metrics",
-    "quotas",
     "results",
     "cluster",
 }

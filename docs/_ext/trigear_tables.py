@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from trigear.engine.settings import SETTINGS
+from trigear.engine.tenants import QUOTAS
 from trigear.security.policy import COMMAND_RULES, PACKET_RULES, Scope
 from trigear.wire.commands import COMMANDS
 from trigear.wire.packets import EXTENSIONS, LOGINS, PACKETS, Side
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
     from trigear.engine.settings import Setting
+    from trigear.engine.tenants import Quota
     from trigear.security.policy import Rule, Way
     from trigear.wire.commands import Command
     from trigear.wire.packets import Packet
@@ -172,6 +174,14 @@ def rights_table(rules: Mapping[str, Rule]) -> str:
     )
 
 
+def quotas_table(quotas: Iterable[Quota]) -> str:
+    """One line for each quota of a tenant."""
+    return markdown_table(
+        ("quota", "what it limits", "default"),
+        ((f"`{each.name}`", each.about, f"`{each.show(each.default)}`") for each in quotas),
+    )
+
+
 def settings_table(settings: Iterable[Setting]) -> str:
     """One line for each setting of a function."""
     return markdown_table(
@@ -189,6 +199,7 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "logins": lambda: packet_reference(LOGINS),
     "commands": lambda: command_reference(COMMANDS),
     "settings": lambda: settings_table(SETTINGS),
+    "quotas": lambda: quotas_table(QUOTAS),
     "rights": lambda: rights_table(PACKET_RULES | COMMAND_RULES),
 }
 

@@ -7,14 +7,17 @@ import os
 import signal
 import stat
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
 from tests.cli.conftest import TRIGEAR
 from tests.cli.talking import Terminal
+from tests.cli.test_logins import as_user
 from trigear.cli import afterwards, config_file, tenant_file
 from trigear.cli.report import Status
+from trigear.wire.codec import request
+from trigear.wire.packets import SUBMIT_JOB_BG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -335,3 +338,60 @@ def test_a_server_of_somebody_else_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
         monkeypatch.setattr(os, "kill", kill)
         assert afterwards.tell_server() == said
+
+
+def test_quotas_hold_on_a_server_with_logins_and_the_audit_log_tells_of_it(
+    place: Path, trigear: Callable[..., Said], start: Callable[..., Running], tmp_path: Path
+) -> None:
+    audit, users = tmp_path / "audit.log", place.parent / "users.toml"
+    place.parent.mkdir(parents=True)
+    place.write_text(
+        "[server]\nlisten = '127.0.0.1:0'\nauth = 'sasl'\nstore = 'memory'\n"
+        f"audit-log = '{audit}'\npid-file = '{tmp_path}/pid'\n"
+    )
+    assert trigear("tenant", "add", "acme", "--max-queued-jobs", "1").status == 0
+    password = trigear("user", "add", "alice", "--tenant", "acme", "--role", "submit").out.strip()
+    server = start(*TRIGEAR, "server")
+    with server.connect() as link, link.makefile("rwb") as stream:
+        assert as_user(stream, "alice", password).startswith(b"OK acme/alice")
+        assert submitted(stream) == b"H:"
+        assert submitted(stream) == b"QU"
+        said = trigear("tenant", "set", "acme", "max-queued-jobs", "2")
+        assert said.line.endswith(f"reload sent to process {server.process.pid}")
+        server.read_until("SIGHUP: ")
+        assert submitted(stream) == b"H:"
+        users.chmod(0o644)
+        place.write_text("[server\n")
+        server.send(signal.SIGHUP)
+        server.read_until("audit log reopened")
+    server.send(signal.SIGTERM)
+    server.wait()
+    entries = [json.loads(line) for line in audit.read_text().splitlines()]
+    told = [(entry["event"], entry.get("quota", entry.get("tenants"))) for entry in entries]
+    assert told == [
+        ("auth.ok", None),
+        ("quota.exceeded", "max-queued-jobs"),
+        ("config.reload", ["acme"]),
+        ("auth.reload", None),
+        ("config.reload", None),
+        ("auth.reload", None),
+        ("session.ended", None),
+    ]
+    first = entries[0]
+    assert (first["identity"], first["method"], first["peer"]) == (
+        "acme/alice",
+        "SCRAM-SHA-256",
+        "127.0.0.1",
+    )
+    assert first["listener"] == server.address
+    assert ["is not TOML" in str(entry.get("reason")) for entry in entries].count(True) == 1
+    assert "chmod 600" in entries[-2]["reason"]
+    assert password not in audit.read_text()
+
+
+def submitted(stream: BinaryIO) -> bytes:
+    """The first letters of the answer to a submission: of a handle, or of an error."""
+    stream.write(request(SUBMIT_JOB_BG, b"f", b"", b"work"))
+    stream.flush()
+    header = stream.read(12)
+    return stream.read(int.from_bytes(header[8:12]))[:2]

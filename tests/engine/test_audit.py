@@ -67,6 +67,11 @@ def test_names_do_nothing_and_are_not_long(log, entries, name: str | bytes, show
     assert len(shown.encode()) <= 128
 
 
+def test_reasons_are_ours_and_may_be_longer(log, entries) -> None:
+    log.note("auth.reload", NOW, {}, reason="x" * 600)
+    assert entries[0]["reason"] == "x" * 509 + "..."
+
+
 # Limits
 
 

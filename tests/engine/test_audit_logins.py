@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -319,3 +321,14 @@ def test_no_log_at_any_level_tells_a_secret(caplog: pytest.LogCaptureFixture) ->
     seen += repr([user for user in world.logins.authenticator.users])
     assert "acme/alice" in seen
     assert [secret for secret in spoken.secrets if secret.decode("latin-1") in seen] == []
+
+
+def test_every_event_has_its_line_in_the_documentation() -> None:
+    root = Path(__file__).parent.parent.parent
+    page = (root / "docs" / "security.md").read_text(encoding="utf-8")
+    part = page.partition("\n## Audit log\n")[2].partition("\n## ")[0]
+    told = set(re.findall(r"^\| `([a-z]+(?:\.[a-z]+)?)` \|", part, re.MULTILINE))
+    source = "".join(path.read_text("utf-8") for path in (root / "trigear").rglob("*.py"))
+    made = set(re.findall(r"note\(\s*\"([a-z]+(?:\.[a-z]+)?)\"", source))
+    made |= {"auth.throttled", "audit.lost"}
+    assert told == made

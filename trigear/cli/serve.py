@@ -355,6 +355,7 @@ class Service:
                 taken = self.take(self.plan.reread(), server)
             except (click.ClickException, Failure, TrigearError, OSError) as error:
                 log.error("SIGHUP: %s; the old configuration stays", line_for(error))
+                server.note("config.reload", reason=line_for(error))
             else:
                 done.append(taken)
         if self.users is not None:
@@ -362,6 +363,7 @@ class Service:
                 done.append(self.users.reload(server))
             except (Failure, TrigearError) as error:
                 log.error("SIGHUP: %s; the users stay who they were", line_for(error))
+                server.note("auth.reload", reason=line_for(error))
         log.info("SIGHUP: %s", ", ".join(done) or "nothing done")
 
     def take(self, wanted_plan: Plan, server: Server) -> str:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from trigear.wire.commands import Command
 
 NAME_BYTES: Final = 128
-"""Most of a name, or of any other text."""
+"""Most of a name that a peer may have chosen."""
+
+REASON_BYTES: Final = 512
 
 BURST: Final = 20
 INTERVAL: Final = 10.0
@@ -177,17 +179,17 @@ class Audit:
         entry: dict[str, object] = {"time": time.replace("+00:00", "Z"), "event": event}
         for name, value in facts.items():
             if isinstance(value, str | bytes):
-                value = _text(value)
+                value = _text(value, REASON_BYTES if name == "reason" else NAME_BYTES)
             if value not in (None, "", ()):
                 entry[name] = value
         self._sink(entry)
 
 
-def _text(value: str | bytes) -> str:
+def _text(value: str | bytes, most: int = NAME_BYTES) -> str:
     """A name, or other words, that do nothing to whoever reads them; cut where they are long."""
     data = value if isinstance(value, bytes) else value.encode("utf-8", "backslashreplace")
     # Escaping makes it longer: by four at most.
-    text = printable(data[:NAME_BYTES]).encode()
-    if len(data) <= NAME_BYTES and len(text) <= NAME_BYTES:
+    text = printable(data[:most]).encode()
+    if len(data) <= most and len(text) <= most:
         return text.decode()
-    return text[: NAME_BYTES - 3].decode("utf-8", "ignore") + "..."
+    return text[: most - 3].decode("utf-8", "ignore") + "..."

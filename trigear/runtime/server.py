@@ -134,6 +134,10 @@ class Server:
             else:
                 self.on_reload()
 
+    def note(self, event: str, **facts: object) -> None:
+        """Enter something about the server itself into the audit log."""
+        self._engine.audit.note(event, now(), {}, **facts)
+
     def renew_users(self, users: Users) -> int:
         """Take other users. Connections of those who are gone, or whose password is another one,
         are ended; other rights hold at once.
