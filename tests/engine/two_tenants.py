@@ -352,6 +352,23 @@ class _Party:
                     words.append(self._value(arg.strip("[]"), act.slot, pick))
                 peer.send(b" ".join(words).strip() + b"\n")
 
+    def look_around(self) -> None:
+        """Ask for all that can be asked for, and guess what the other tenant may have."""
+        peer = self.peers.get(0)
+        if peer is None:
+            peer = self.peers[0] = self._street.enter(self._tenant, 0)
+        other = BLUE if self._tenant == RED else RED
+        handles = [b"H:%s:%d" % (other.encode(), number) for number in range(1, 10)]
+        questions = [
+            *(request(NUMBERS["GET_STATUS"], handle) for handle in handles),
+            *(request(NUMBERS["GET_STATUS_UNIQUE"], unique) for unique in (b"u", b"v", b"-")),
+            *(b"show job %s\nresult %s\ndead show %s\n" % (one, one, one) for one in handles),
+            *(b" ".join(map(str.encode, each.words)) + b"\n" for each in COMMANDS if each.is_list),
+        ]
+        for question in questions:
+            if peer.closed is None:
+                peer.send(question)
+
     def look(self, at: int) -> None:
         """Take down what has come."""
         for slot, peer in list(self.peers.items()):
@@ -386,6 +403,9 @@ def play(acts: Sequence[Act], tenants: Iterable[str], quotas: dict[str, Quotas])
             continue
         for party in parties.values():
             party.look(at)
+    for party in parties.values():
+        party.look_around()
+        party.look(len(acts))
     return {tenant: party.seen for tenant, party in parties.items()}
 
 
