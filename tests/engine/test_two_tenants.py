@@ -32,7 +32,7 @@ STORIES = st.lists(st.integers(0, (1 << 40) - 1).map(act_of), min_size=40, max_s
 
 MET = {
     *("NOOP", "JOB_CREATED", "NO_JOB", "JOB_ASSIGN", "JOB_ASSIGN_UNIQ", "WORK_COMPLETE"),
-    *("WORK_FAIL", "WORK_STATUS", "ERROR", "STATUS_RES", "STATUS_RES_UNIQUE", "RESULT"),
+    *("WORK_FAIL", "ERROR", "STATUS_RES", "STATUS_RES_UNIQUE", "RESULT"),
     "OPTION_RES",
 }
 """Answers that are to be among those compared: jobs go all the way, somebody is told of each."""
