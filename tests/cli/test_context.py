@@ -48,7 +48,7 @@ def test_context_is_added_listed_used_and_removed(
     said = trigear("context", "add", "test", "unix:/tmp/x.sock", "--use")
     assert said.line == "trigear: context 'test' is unix:/tmp/x.sock; in use"
     assert trigear("context", "list").out == (
-        "\tlive\tjobs1.example jobs2.example:4731\n*\ttest\tunix:/tmp/x.sock\n"
+        "\tlive\tjobs1.example jobs2.example:4731\t-\t-\n*\ttest\tunix:/tmp/x.sock\t-\t-\n"
     )
     assert places() == ["unix:/tmp/x.sock"]
     said = trigear("context", "use", "live")
@@ -58,7 +58,13 @@ def test_context_is_added_listed_used_and_removed(
     assert said.line == "trigear: removed context 'live' (jobs1.example, jobs2.example:4731)"
     assert places() == ["localhost:4730"]
     assert [json.loads(line) for line in trigear("context", "list", "--json").out.splitlines()] == [
-        {"current": False, "name": "test", "servers": ["unix:/tmp/x.sock"]}
+        {
+            "current": False,
+            "name": "test",
+            "servers": ["unix:/tmp/x.sock"],
+            "tls": False,
+            "user": None,
+        }
     ]
     said = trigear("context", "use", "--none")
     assert said.line == "trigear: from now on no context"
@@ -202,7 +208,10 @@ def test_unknown_context_is_told_the_known_ones(folder: Path, trigear: Callable[
         ("[context]\na = 5", '[context.a]: names no servers; write servers = ["HOST:PORT"]'),
         ("[context.a]\nservers = []", "[context.a] servers: is no list of addresses"),
         ("[context.a]\nservers = [5]", "[context.a] servers: is no list of addresses"),
-        ('[context.a]\nservers = ["x"]\ntls = true', "[context.a] tls: this version does not know"),
+        (
+            '[context.a]\nservers = ["x"]\ntoken = true',
+            "[context.a] token: this version does not know",
+        ),
         ('current = "a"', "context: 'a' is in use and does not exist any more; choose another"),
         ('current = "a"\n[context.a]\nservers = ["x:y"]', "context 'a': 'x:y' has no usable port"),
     ],

@@ -29,7 +29,7 @@ def planned(monkeypatch: pytest.MonkeyPatch, trigear: Trigear) -> Callable[..., 
     def plan_of(*args: str) -> WorkerPlan:
         plans: list[WorkerPlan] = []
 
-        def keep(plan: WorkerPlan, given: object) -> int:
+        def keep(plan: WorkerPlan, given: object, renewed: object) -> int:
             plans.append(plan)
             return 0
 

@@ -88,7 +88,7 @@ async def test_client_worker_and_operator_log_in(caplog: pytest.LogCaptureFixtur
         async with trigear.connect(address, auth=ALICE, client_id="me") as client:
             assert await client.submit("reverse", b"hello") == b"olleh"
         async with trigear.connect_admin(address, auth=ALICE) as admin:
-            assert [one.function for one in await admin.status()] == ["reverse"]
+            assert [one.function for one in await admin.status()] == ["acme/reverse"]
         nursery.cancel_scope.cancel()
     assert ways_in(caplog) == ["acme/alice by SCRAM-SHA-256"] * 3
 
@@ -334,7 +334,9 @@ async def test_a_worker_that_is_refused_later_stays_and_tries_less_and_less_ofte
         assert (await server.hears())[0] == "SET_CLIENT_ID"
         await server.expects(("OPTION_REQ", b"trigear"))
         await server.says(OPTION_RES, b"trigear")
-        await server.expects(("CAN_DO", b"f"), ("GRAB_JOB_UNIQ",))
+        await server.expects(("CAN_DO", b"f"), ("ECHO_REQ", b""), ("GRAB_JOB_UNIQ",))
+        await server.says(ECHO_RES, b"")
+        await trio.testing.wait_all_tasks_blocked()
         await server.hangs_up()
         await turn_away(await place.accepts())
         while not [line for line in caplog.messages if "refuses the login" in line]:

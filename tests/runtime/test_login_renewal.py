@@ -214,7 +214,8 @@ async def test_a_job_goes_on_while_its_worker_logs_in_again(
         assert (await server.hears())[0] == "SET_CLIENT_ID"
         await server.expects(("OPTION_REQ", b"trigear"))
         await server.says(OPTION_RES, b"trigear")
-        await server.expects(("CAN_DO", b"f"))
+        await server.expects(("CAN_DO", b"f"), ("ECHO_REQ", b""))
+        await server.says(ECHO_RES, b"")
         await assign(server)
         mock_clock.jump(0.8 * HOUR)
         await let_in(server, HOUR)

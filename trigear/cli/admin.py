@@ -230,7 +230,7 @@ def drop_command(function: str, *, yes: bool, dry_run: bool, servers: Servers) -
             raise Failure("nothing was dropped")
         client.close()
     # Anew: a server may have hung up on us while the question stood there.
-    with connected(Servers((client.address,))) as client:
+    with connected(servers.only(client.address)) as client:
         give(client, f"drop function {function}")
         remark(f"dropped {what}")
     return Status.DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import signal
 import time
@@ -265,8 +266,7 @@ def swept(servers: Servers, bench: Bench) -> Iterator[None]:
 def sweep(servers: Servers, bench: Bench) -> None:
     """Do the jobs that are left, and have the server forget the function."""
     function = bench.load.function.decode()
-    here = Servers((bench.load.address,), servers.origin)
-    with connected(here) as client:
+    with connected(servers.only(bench.load.address)) as client:
         give_up = time.monotonic() + SWEEP_SECONDS
         told = False
         # What a connection held that we hung up on comes back to the queue.
@@ -330,7 +330,8 @@ def measure(servers: Servers, plan: Plan, progress: Progress, *, yes: bool) -> t
         if is_here(address):
             process = process_at(address, int(pid) if pid.isdigit() else None)
     function = PREFIX + secrets.token_hex(6)
-    load = Load(address, function.encode(), b"." * plan.size)
+    connect = functools.partial(servers.dial, address)
+    load = Load(address, function.encode(), b"." * plan.size, connect)
     bench = Bench(plan, load, process, progress)
     with terminable(), swept(servers, bench):
         bench.run()

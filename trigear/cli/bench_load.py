@@ -21,7 +21,7 @@ from trigear.cli.report import Failure, Status
 from trigear.errors import ConnectionLost
 from trigear.model import printable
 from trigear.protocol.connection import MAX_PACKET
-from trigear.runtime.blocking_wire import open_socket, why_not
+from trigear.runtime.blocking_wire import Wire, open_socket, why_not
 from trigear.wire.codec import RES, Decoder, request, rows_for
 from trigear.wire.commands import LINE_LIMIT
 from trigear.wire.packets import (
@@ -42,7 +42,6 @@ from trigear.wire.packets import (
 )
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
 
     from trigear.runtime.address import Address
@@ -85,7 +84,8 @@ class Line:
         self.unsent = b""
         self.stopped = False  # the decoder asks for it
         self.decoder = Decoder(RES, self.rows, max_packet=MAX_PACKET, max_line=LINE_LIMIT)
-        self.socket: socket.socket = load.dial()
+        self.wire = load.dial()
+        self.socket = self.wire.socket
 
     def react(self, now: float) -> None:
         raise NotImplementedError
@@ -93,7 +93,7 @@ class Line:
     def receive(self, now: float) -> None:
         """Read and decode what has come, and react."""
         try:
-            data = self.socket.recv(CHUNK)
+            data = self.wire.receive(CHUNK)
         except BlockingIOError:
             return
         if not data:
@@ -105,7 +105,7 @@ class Line:
     def send(self) -> bool:
         """Send what there is to send; whether all of it went."""
         if self.out:
-            self.unsent += b"".join(self.out)
+            self.unsent += self.wire.seal(self.out)
             self.out.clear()
         try:
             while self.unsent:
@@ -291,10 +291,18 @@ class Load:
         address: the server.
         function: the name of the function, of which nobody else knows.
         workload: what every job is given, and returns.
+        connect: makes a connection, and raises OSError; None: a plain one, without a login.
     """
 
-    def __init__(self, address: Address, function: bytes, workload: bytes) -> None:
+    def __init__(
+        self,
+        address: Address,
+        function: bytes,
+        workload: bytes,
+        connect: Callable[[], Wire] | None = None,
+    ) -> None:
         self.address = address
+        self._connect = connect or (lambda: Wire(open_socket(address, PATIENCE)))
         self.function = function
         self.workload = workload
         self.window = Window()
@@ -303,10 +311,10 @@ class Load:
         self._lines: dict[Line, bool] = {}  # with whether it waits for the socket to take more
         self._selector = selectors.DefaultSelector()
 
-    def dial(self) -> socket.socket:
+    def dial(self) -> Wire:
         """A connection."""
         try:
-            return open_socket(self.address, PATIENCE)
+            return self._connect()
         except OSError as error:
             lost = ConnectionLost(f"no connection to {self.address}: {why_not(error)}")
             raise lost from error
@@ -315,7 +323,7 @@ class Load:
         """Hang up everywhere."""
         for line in self._lines:
             self._selector.unregister(line.socket)
-            line.socket.close()
+            line.wire.close()
         self._lines.clear()
 
     # Who takes part

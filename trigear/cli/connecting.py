@@ -1,7 +1,8 @@
 """Which server a command talks to, and what is said when it cannot.
 
 What wins, from the top: `--server`, `-h` and `-p`; `--context`; TRIGEAR_SERVERS; GEARMAN_SERVERS;
-the context in use; localhost:4730.
+the context in use; localhost:4730. Of TLS and login: options; the context that `--context` names;
+TRIGEAR_USER and TRIGEAR_PASSWORD_FILE; the context in use, where the servers are its own.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from trigear.cli.access import Access, add_options, from_environment, merged, taken_from
 from trigear.cli.manners import remark
 from trigear.cli.report import Failure, Status, status_of
 from trigear.cli.values import PORT
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trigear.runtime.blocking import BlockingClient
+    from trigear.runtime.blocking_wire import Wire
 
 PATIENCE: Final = 10.0
 """Seconds that a server may take to let us in, and for one answer that needs no work."""
@@ -32,10 +36,53 @@ VARIABLES: Final = ("TRIGEAR_SERVERS", "GEARMAN_SERVERS")
 
 
 class Servers(NamedTuple):
-    """Where to connect, in this order, and who said so if it was not this command line."""
+    """Where to connect, in this order; who said so if it was not this command line; and how they
+    are spoken with."""
 
     addresses: tuple[Address, ...]
     origin: str = ""
+    access: Access = Access()
+
+    def only(self, address: Address) -> Servers:
+        """One of them, spoken with in the same way."""
+        return self._replace(addresses=(address,))
+
+    def dial(self, address: Address) -> Wire:
+        """Connect to one of them, for who has a machine of his own.
+
+        Raises:
+            OSError, ConnectionLost: nobody answers there.
+            LoginFailed: it does not let us in.
+        """
+        from trigear.runtime.blocking_wire import open_wire
+
+        until = time.monotonic() + PATIENCE
+        wire = open_wire(address, until, self.access.client_tls())
+        auth = self.access.auth()
+        if auth is not None:
+            from trigear.protocol.client import ClientConnection
+            from trigear.runtime.blocking_login import log_in
+            from trigear.runtime.blocking_pool import lot
+
+            try:
+                log_in(wire, ClientConnection(), auth, str(address), until, lot)
+            except BaseException:
+                wire.close()
+                raise
+        return wire
+
+    def connect(self, address: Address, timeout: float | None) -> BlockingClient:
+        """Connect to one of them. A command that lost its server says so, instead of waiting.
+
+        Raises:
+            ConnectionLost: nobody answers there.
+            LoginFailed: it does not let us in.
+            ConfigError: a file of TLS or of the login cannot be used.
+        """
+        from trigear.runtime.blocking import connect_blocking
+
+        tls, auth = self.access.client_tls(), self.access.auth()
+        return connect_blocking(address, timeout=timeout, patience=0, tls=tls, auth=auth)
 
 
 def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -67,7 +114,7 @@ _OPTIONS: Final = (
         "--context",
         metavar="NAME",
         shell_complete=complete_context,
-        help="Take the servers of this context; see 'trigear context'.",
+        help="Take servers, TLS and login of this context; see 'trigear context'.",
     ),
 )
 
@@ -84,9 +131,10 @@ def with_server(command: Callable[..., Any]) -> Callable[..., Any]:
         context: str | None,
         **rest: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        return command(*args, servers=choose(server, host, port, context), **rest)
+        servers = choose(server, host, port, context, taken_from(rest))
+        return command(*args, servers=servers, **rest)
 
-    decorated: Callable[..., Any] = with_servers
+    decorated: Callable[..., Any] = add_options(with_servers)
     for option in reversed(_OPTIONS):
         decorated = option()(decorated)
     return decorated
@@ -95,15 +143,20 @@ def with_server(command: Callable[..., Any]) -> Callable[..., Any]:
 def with_server_in_front(group: Callable[..., Any]) -> Callable[..., Any]:
     """Let a group's commands have these options, and --json, in front of their names, too."""
     in_front = click.option("--json", is_flag=True, expose_value=False, help="Print JSON.")
+    group = add_options(group, expose_value=False)
     for option in reversed(_OPTIONS):
         group = option(expose_value=False)(group)
     return in_front(group)
 
 
 def choose(
-    server: Sequence[str], host: str | None, port: int | None, context: str | None
+    server: Sequence[str],
+    host: str | None,
+    port: int | None,
+    context: str | None,
+    given: Access | None = None,
 ) -> Servers:
-    """The servers that options, environment and configuration name.
+    """The servers that options, environment and configuration name, and how they are spoken with.
 
     Raises:
         click.UsageError: the options contradict each other.
@@ -113,27 +166,29 @@ def choose(
         raise click.UsageError("--server and -h or -p both name a server: leave one out")
     if context is not None and (server or host is not None or port is not None):
         raise click.UsageError("--context and --server, -h or -p all name servers: leave one out")
+    levels = [given or Access(), from_environment(os.environ)]
     if server:
-        return Servers(tuple(parse_address(one, setting="--server") for one in server))
+        places = tuple(parse_address(one, setting="--server") for one in server)
+        return Servers(places, access=merged(levels))
     if host is not None or port is not None:
         place = parse_address(
             host if host is not None else "localhost",
             default_port=DEFAULT_PORT if port is None else port,
             setting="-h",
         )
-        return Servers((place,))
+        return Servers((place,), access=merged(levels))
     if context is None:
         for name in VARIABLES:
             if found := from_list(os.environ.get(name, ""), name):
-                return Servers(found, name)
+                return Servers(found, name, merged(levels))
     from trigear.cli import contexts
 
-    if (found_there := contexts.chosen(context)) is not None:
-        name, servers = found_there
-        setting = f"context {name!r}"
-        places = tuple(parse_address(one, setting=setting) for one in servers)
-        return Servers(places, setting)
-    return Servers((Address("localhost", DEFAULT_PORT),))
+    if (there := contexts.chosen(context)) is not None:
+        setting = f"context {there.name!r}"
+        places = tuple(parse_address(one, setting=setting) for one in there.servers)
+        levels.insert(2 if context is None else 1, there.access)
+        return Servers(places, setting, merged(levels))
+    return Servers((Address("localhost", DEFAULT_PORT),), access=merged(levels))
 
 
 def from_list(text: str, setting: str) -> tuple[Address, ...]:
@@ -142,27 +197,34 @@ def from_list(text: str, setting: str) -> tuple[Address, ...]:
     return tuple(parse_address(place, setting=setting) for place in places if place)
 
 
+class Missed(NamedTuple):
+    """A server that is not to be had, and why; ``there`` says whether somebody answered."""
+
+    address: Address
+    why: str
+    there: bool
+
+    def __str__(self) -> str:
+        return f"{self.address} ({self.why})"
+
+
 def open_client(servers: Servers, *, timeout: float = PATIENCE) -> BlockingClient:
     """Connect to the first server that answers, within ``timeout`` seconds for each.
 
     Raises:
         Failure: none does; says what to do about it.
     """
-    from trigear.runtime.blocking import connect_blocking
-
-    refusals: list[tuple[Address, str]] = []
+    missed: list[Missed] = []
     for address in servers.addresses:
         try:
-            # A command that lost its server says so, instead of waiting for it.
-            client = connect_blocking(address, timeout=timeout, patience=0)
+            client = servers.connect(address, timeout)
         except ConnectionLost as error:
-            refusals.append((address, reason(error)))
+            missed.append(Missed(address, reason(error), is_there(error)))
             continue
-        if refusals:
-            missed = ", ".join(f"{place} ({why})" for place, why in refusals)
-            remark(f"no server at {missed}: taking {address}")
+        if missed:
+            remark(f"no server at {', '.join(map(str, missed))}: taking {address}")
         return client
-    raise nobody(servers, refusals)
+    raise nobody(servers, missed)
 
 
 def each_server(servers: Servers) -> Iterator[BlockingClient]:
@@ -171,32 +233,39 @@ def each_server(servers: Servers) -> Iterator[BlockingClient]:
     Raises:
         Failure: none answers.
     """
-    from trigear.runtime.blocking import connect_blocking
-
-    refusals: list[tuple[Address, str]] = []
+    missed: list[Missed] = []
     for address in servers.addresses:
         try:
-            client = connect_blocking(address, timeout=PATIENCE, patience=0)
+            client = servers.connect(address, PATIENCE)
         except ConnectionLost as error:
-            refusals.append((address, reason(error)))
+            missed.append(Missed(address, reason(error), is_there(error)))
             continue
         with client:
             yield client
-    if len(refusals) == len(servers.addresses):
-        raise nobody(servers, refusals)
-    for place, why in refusals:
-        remark(f"not asked: {place} ({why})")
+    if len(missed) == len(servers.addresses):
+        raise nobody(servers, missed)
+    for one in missed:
+        remark(f"not asked: {one}")
 
 
-def nobody(servers: Servers, refusals: Sequence[tuple[Address, str]]) -> Failure:
+def nobody(servers: Servers, missed: Sequence[Missed]) -> Failure:
     """What is said when no server can be reached."""
-    where = ", ".join(f"{place} ({why})" for place, why in refusals)
+    where = ", ".join(map(str, missed))
     named = f", named by {servers.origin}" if servers.origin else ""
-    if all(is_here(place) for place, _ in refusals):
+    if all(one.there for one in missed):
+        # What to do about it is said already.
+        return Failure(f"no connection to {where}{named}", Status.NO_SERVER)
+    if all(is_here(one.address) for one in missed):
         then = f"start one with `trigear server`, or name {'another' if named else 'one'}"
     else:
         then = "see that one runs there and can be reached from here, or name another"
     return Failure(f"no server at {where}{named}: {then} with --server", Status.NO_SERVER)
+
+
+def is_there(error: ConnectionLost) -> bool:
+    """Whether somebody answered, and only TLS failed: the words for that are our own."""
+    cause = error.__cause__
+    return isinstance(cause, ConnectionError) and not cause.errno
 
 
 def is_here(address: Address) -> bool:
@@ -249,6 +318,8 @@ def refusal(client: BlockingClient, error: Refused, what: str = "") -> Failure:
     text = error.text.strip()
     if text and error.code != "ERR":
         text = f"{text} ({error.code})"
+    if error.code == "AUTHENTICATION_REQUIRED":
+        text += "; log in with --user NAME and --password-file FILE"
     return Failure(
         f"{client.address} refused{what and ' '}{what}: {text or error.code}", status_of(error)
     )

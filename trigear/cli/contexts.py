@@ -1,4 +1,4 @@
-"""Contexts: names for the servers that somebody works with.
+"""Contexts: names for the servers that somebody works with, and how they are spoken with.
 
 They stand in `contexts.toml` in the configuration folder, the user's or the system's; where both
 name a context, the user's holds. Commands change the user's only.
@@ -10,11 +10,12 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from trigear.cli.access import Access
 from trigear.cli.report import Failure, Status
 from trigear.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tomlkit import TOMLDocument
 
@@ -22,14 +23,29 @@ NAME: Final = "contexts.toml"
 
 SYSTEM: Final = "/etc/trigear"
 
+FLAGS: Final = {"tls": "tls", "insecure-no-verify": "insecure"}
+FILES: Final = {"ca": "ca", "cert": "cert", "key": "key", "password-file": "password_file"}
+TEXTS: Final = {"user": "user"} | FILES
+"""How TLS and login are called in a context, and in :class:`Access`."""
+
+
+class Context(NamedTuple):
+    """One of them."""
+
+    name: str
+    servers: tuple[str, ...]
+    access: Access
+
 
 class Contexts(NamedTuple):
-    """All contexts: their servers as they were written, and the name of the one in use."""
+    """All contexts: their servers as they were written, how they are spoken with, and the name of
+    the one in use."""
 
     servers: dict[str, tuple[str, ...]]
     current: str | None
     places: dict[str, str]
     """By name, the file it stands in."""
+    accesses: dict[str, Access]
 
 
 def home() -> str:
@@ -47,6 +63,7 @@ def read() -> Contexts:
     """
     servers: dict[str, tuple[str, ...]] = {}
     places: dict[str, str] = {}
+    accesses: dict[str, Access] = {}
     current = None
     for path in (os.path.join(SYSTEM, NAME), home()):
         try:
@@ -60,8 +77,9 @@ def read() -> Contexts:
         found = checked(path, text)
         servers |= found.servers
         places |= found.places
+        accesses |= found.accesses
         current = found.current or current
-    return Contexts(servers, current, places)
+    return Contexts(servers, current, places, accesses)
 
 
 def checked(path: str, text: bytes) -> Contexts:
@@ -80,27 +98,44 @@ def checked(path: str, text: bytes) -> Contexts:
         wrong = next(iter(document), "context")
         raise ConfigError(f"{path}: {wrong}", "no such table", "write [context.NAME]")
     servers = {}
+    accesses = {}
     for name, table in tables.items():
         place = f"{path}: [context.{name}]"
         if not isinstance(table, dict) or "servers" not in table:
             raise ConfigError(place, "names no servers", 'write servers = ["HOST:PORT"]')
         # What a newer version wrote there may be what makes a connection safe.
         for key in table:
-            if key != "servers":
+            if key != "servers" and key not in FLAGS and key not in TEXTS:
                 raise ConfigError(f"{place} {key}", "this version does not know this setting")
         listed = table["servers"]
         if not isinstance(listed, list) or not listed or not all(map(is_text, listed)):
             raise ConfigError(f"{place} servers", "is no list of addresses")
         servers[name] = tuple(listed)
-    return Contexts(servers, current, dict.fromkeys(servers, path))
+        accesses[name] = access_in(table, place, os.path.dirname(path))
+    return Contexts(servers, current, dict.fromkeys(servers, path), accesses)
+
+
+def access_in(table: Mapping[str, Any], place: str, folder: str) -> Access:
+    """How the servers of a context are spoken with; relative paths begin in the file's folder."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in FLAGS:
+            if not isinstance(value, bool):
+                raise ConfigError(f"{place} {key}", "is neither true nor false")
+            found[FLAGS[key]] = value
+        elif key in TEXTS:
+            if not isinstance(value, str) or not value:
+                raise ConfigError(f"{place} {key}", "is no text")
+            found[TEXTS[key]] = os.path.join(folder, value) if key in FILES else value
+    return Access(**found)
 
 
 def is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def chosen(name: str | None) -> tuple[str, tuple[str, ...]] | None:
-    """Name and addresses of a context, or of the one in use if there is one.
+def chosen(name: str | None) -> Context | None:
+    """A context, or the one in use if there is one.
 
     Raises:
         ConfigError: there is no such context, or the file cannot be used.
@@ -117,7 +152,7 @@ def chosen(name: str | None) -> tuple[str, tuple[str, ...]] | None:
                 "choose another with `trigear context use`",
             )
         raise unknown(wanted, contexts)
-    return wanted, contexts.servers[wanted]
+    return Context(wanted, contexts.servers[wanted], contexts.accesses[wanted])
 
 
 def unknown(name: str, contexts: Contexts) -> ConfigError:
@@ -154,7 +189,8 @@ class Draft:
             self.document["context"] = tomlkit.table(is_super_table=True)
         return self.document["context"]
 
-    def put(self, name: str, servers: Sequence[str]) -> None:
+    def put(self, name: str, servers: Sequence[str], access: Access) -> None:
+        """Write a context; what it had before is not there any more."""
         import tomlkit
 
         table = self.tables.get(name)
@@ -162,6 +198,12 @@ class Draft:
             table = tomlkit.table()
             self.tables[name] = table
         table["servers"] = list(servers)
+        for key, attribute in (FLAGS | TEXTS).items():
+            value = getattr(access, attribute)
+            if value:
+                table[key] = value
+            else:
+                table.pop(key, None)
 
     def use(self, name: str | None) -> None:
         if name is None:

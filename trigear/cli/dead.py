@@ -307,7 +307,7 @@ def with_all(act: Act, function: str | None, servers: Servers, *, yes: bool, dry
             raise Failure("nothing was done")
         client.close()
     # Anew: a server may have hung up on us while the question stood there.
-    with connected(Servers((client.address,)), f"to {act.will}") as client:
+    with connected(servers.only(client.address), f"to {act.will}") as client:
         changed = act.every(admin_of(client), function)
         remark(f"{act.done}: {counted(changed, 'dead letter')}{of_which}")
     return Status.DONE

@@ -182,13 +182,13 @@ def cancel_command(handles: tuple[str, ...], *, yes: bool, dry_run: bool, server
     if found and not dry_run:
         if not ask(f"Cancel {counted(len(found), 'job')}?", yes=yes):
             raise Failure("nothing was cancelled")
-        found = [(handle, where) for handle, where in found if cancel(handle, where)]
+        found = [(handle, where) for handle, where in found if cancel(handle, servers.only(where))]
     return Status.DONE if len(found) == len(handles) else Status.NO
 
 
-def cancel(handle: str, where: Address) -> bool:
+def cancel(handle: str, servers: Servers) -> bool:
     """Cancel one job, and say how that went."""
-    with connected(Servers((where,))) as client:
+    with connected(servers) as client:
         try:
             client.admin(f"cancel job {handle}")
         except Refused as error:

@@ -73,7 +73,7 @@ def result_command(
         raise Failure(f"no job {plain(handle)}: {FORGOTTEN}")
     where, result = found
     if (wait or deadline is not None) and not result.settled:
-        result = wait_for(where, handle, until, deadline)
+        result = wait_for(servers.only(where), handle, until, deadline)
     if as_json:
         write_json(document(handle, result, where))
     return tell(result, as_json=as_json)
@@ -106,7 +106,7 @@ def drop_command(handles: tuple[str, ...], servers: Servers) -> int:
         if found is None:
             remark(gone)
             continue
-        with connected(Servers((found[0],))) as client:
+        with connected(servers.only(found[0])) as client:
             try:
                 client.admin(f"drop result {word}")
             except Refused as error:
@@ -143,11 +143,9 @@ def find(servers: Servers, handle: str) -> tuple[Address, Result] | None:
     return None
 
 
-def wait_for(where: Address, handle: str, until: float | None, deadline: float | None) -> Result:
+def wait_for(servers: Servers, handle: str, until: float | None, deadline: float | None) -> Result:
     """What became of a job, once it is over."""
-    from trigear.runtime.blocking import connect_blocking
-
-    with connect_blocking(where, timeout=PATIENCE) as client:
+    with servers.connect(servers.addresses[0], PATIENCE) as client:
         client.timeout = None if until is None else max(until - time.monotonic(), 0.0)
         try:
             return client.result(handle, wait=True)

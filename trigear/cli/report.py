@@ -14,6 +14,7 @@ from trigear.errors import (
     ConfigError,
     ConnectionLost,
     JobLost,
+    LoginFailed,
     Refused,
     TrigearError,
     TrigearInternalError,
@@ -69,7 +70,9 @@ def status_of(error: BaseException) -> int:
             return status_of(cause) if isinstance(cause, OSError) else Status.USAGE
         case ConnectionLost() | JobLost():
             return Status.NO_SERVER
-        case PermissionError() | Refused(code="PERMISSION_DENIED"):
+        case PermissionError() | LoginFailed() | Refused(code="PERMISSION_DENIED"):
+            return Status.NOT_ALLOWED
+        case Refused(code="AUTHENTICATION_REQUIRED" | "AUTHENTICATION_EXPIRED"):
             return Status.NOT_ALLOWED
         case TimeoutError():
             return Status.TOO_LATE

@@ -463,7 +463,7 @@ def remove_command(*, names: tuple[str, ...], yes: bool, dry_run: bool, servers:
     if not ask(f"Remove {counted(len(found), 'schedule')}?", yes=yes):
         raise Failure("nothing was removed")
     for address, one in found:
-        with connected(Servers((address,)), "'schedule remove'") as client:
+        with connected(servers.only(address), "'schedule remove'") as client:
             hold_blocking(client.admin, schedule_talks.remove(one.handle))
         remark(f"removed: {one.handle}")
     return Status.DONE

@@ -36,9 +36,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import click
+
 from trigear.cli.orphans import LOOK_SECONDS, Orphans, Programs
-from trigear.cli.report import Failure, Status
+from trigear.cli.report import Failure, Status, line_for
 from trigear.cli.worker_plan import READY, WORD
+from trigear.errors import TrigearError
 from trigear.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -99,6 +102,8 @@ class Supervisor:
         processes: how many there shall be.
         ready: called once, when all of them are at work.
         user: the number of the user that the processes become, where this one does not.
+        renewed: called at SIGHUP for the plan as it is now, with what was read from files read
+            again; raises what a command raises.
     """
 
     def __init__(
@@ -107,8 +112,10 @@ class Supervisor:
         processes: int,
         ready: Callable[[], object],
         user: int | None = None,
+        renewed: Callable[[WorkerPlan], WorkerPlan] | None = None,
     ) -> None:
         self.plan = plan
+        self._renewed = renewed
         self.slots = [Slot() for _ in range(processes)]
         self.children: dict[socket.socket, Child] = {}
         self.orphans = Orphans()
@@ -393,6 +400,11 @@ class Supervisor:
             return
         log.info("SIGHUP: starting new worker processes")
         self._renew_again = False
+        if self._renewed is not None:
+            try:
+                self.plan = self._renewed(self.plan)
+            except (click.ClickException, TrigearError) as error:
+                log.error("SIGHUP: %s; the password stays what it was", line_for(error))
         for slot in self.slots:
             if not slot.finished:
                 self._fill(slot)

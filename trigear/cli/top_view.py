@@ -23,9 +23,8 @@ from trigear.cli.report import Failure, Status, line_for
 from trigear.cli.tables import plain, shown
 from trigear.cli.top import COLUMNS, look, rows_of
 from trigear.cli.values import spell_duration
-from trigear.errors import ConnectionLost, TrigearError
+from trigear.errors import ConnectionLost, LoginFailed, TrigearError
 from trigear.model import counted
-from trigear.runtime.blocking import connect_blocking
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -147,6 +146,8 @@ class View:
                 self.client.close()
                 self.client = self.connect()
             fresh = self.ask()
+        except LoginFailed:
+            raise  # asking every other second would not help
         except (TrigearError, Failure, TimeoutError) as error:
             self.trouble = line_for(error)
             return
@@ -160,7 +161,7 @@ class View:
         failure: ConnectionLost | None = None
         for address in self.servers.addresses:
             try:
-                return connect_blocking(address, timeout=min(PATIENCE, self.interval), patience=0)
+                return self.servers.connect(address, min(PATIENCE, self.interval))
             except ConnectionLost as error:
                 failure = error
         assert failure is not None, "there is a server to ask"

@@ -25,6 +25,8 @@ from trigear.cli.worker_plan import WorkerPlan
 from trigear.model import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trigear.cli.connecting import Servers
 
 log: Final = logging.getLogger("trigear.worker")
@@ -63,6 +65,7 @@ class WorkerCommand(click.Command):
         trigear worker shop.jobs:worker                    # the Worker `worker` of shop/jobs.py
         trigear worker shop.jobs:worker --jobs 8 --processes 4
         trigear worker shop.jobs:worker --run-as www-data --max-memory 512MiB
+        trigear worker shop.jobs:worker --user shop --password-file jobs.password --tls
         trigear worker -f upper -- tr a-z A-Z              # a program for each job
         trigear worker -f resize --jobs 4 --timeout 30s -- convert - -resize 200x200 -
         trigear worker -f log                              # prints each workload
@@ -156,12 +159,15 @@ def worker_command(ctx: click.Context, /, *, servers: Servers, **given: Any) -> 
     MODULE:WORKER names a trigear.Worker in a Python module, which is imported from here or from
     PYTHONPATH. SIGHUP starts new processes, with the code as it is now, and has the old ones finish
     what they have begun. A service manager is told when functions are announced (NOTIFY_SOCKET).
+    A password is read at the start and at SIGHUP, by whoever starts this.
 
-    Exit status: 0 stopped, 2 wrong options or no such worker, 4 not allowed, 130 stopped at once.
+    Exit status: 0 stopped, 2 wrong options or no such worker, 4 not allowed or not let in by the
+    server, 130 stopped at once.
     """
     plan = plan_of(ctx, servers, given)
     refuse_root(given)
-    return run(plan, given)
+    servers.access.warn()
+    return run(with_password(plan, servers), given, lambda plan: with_password(plan, servers))
 
 
 for option in worker_command.params:
@@ -184,6 +190,20 @@ def refuse_root(given: dict[str, Any]) -> None:
             " --run-as USER, or leave the option out",
             Status.NOT_ALLOWED,
         )
+
+
+def with_password(plan: WorkerPlan, servers: Servers) -> WorkerPlan:
+    """The plan with the password as it is now, if there is a file with it.
+
+    Raises:
+        ConfigError: the file cannot be used.
+        click.UsageError: there is neither a file nor a terminal.
+    """
+    if plan.password is not None and not servers.access.password_file:
+        return plan  # it was asked for
+    password = servers.access.password()
+    text = None if password is None else password.decode("utf-8", "surrogateescape")
+    return dataclasses.replace(plan, password=text)
 
 
 def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> WorkerPlan:
@@ -244,6 +264,16 @@ def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> Work
     if manners.verbose or manners.quiet:
         level = "DEBUG" if manners.verbose else "ERROR"
     milliseconds, log_file = given["milliseconds"], given["log_file"]
+    access = servers.access
+    secure = access.means_tls or any(address.tls for address in servers.addresses)
+    if secure and given["chroot"] is not None and not (access.ca or access.insecure):
+        raise click.UsageError(
+            "TLS inside another root needs --ca FILE: the authorities of the system are not in"
+            " there",
+            ctx,
+        )
+    if access.means_tls:
+        access.check()
     return WorkerPlan(
         servers=tuple(map(str, servers.addresses)),
         folder=folder,
@@ -266,6 +296,12 @@ def plan_of(ctx: click.Context, servers: Servers, given: dict[str, Any]) -> Work
         log_style=given["log_format"],
         log_level=level,
         detached=given["daemon"],
+        tls=access.means_tls,
+        ca=absolute(access.ca, here) if access.ca else "",
+        cert=absolute(access.cert, here) if access.cert else "",
+        key=absolute(access.key, here) if access.key else "",
+        insecure=access.insecure,
+        user=access.user,
         debug=manners.debug,
         color=manners.color,
     )
@@ -294,7 +330,9 @@ def folder_of_start() -> str:
     return os.getcwd()
 
 
-def run(plan: WorkerPlan, given: dict[str, Any]) -> int:
+def run(
+    plan: WorkerPlan, given: dict[str, Any], renewed: Callable[[WorkerPlan], WorkerPlan]
+) -> int:
     """Keep worker processes until a signal ends it; the exit status."""
     from trigear.cli.supervisor import Supervisor, notify
 
@@ -333,7 +371,7 @@ def run(plan: WorkerPlan, given: dict[str, Any]) -> int:
 
         try:
             others = None if user is None else user.uid
-            status = Supervisor(plan, given["processes"], ready, others).run()
+            status = Supervisor(plan, given["processes"], ready, others, renewed).run()
         except Failure as error:
             status = error.status
             raise
@@ -349,6 +387,7 @@ def why_stay_root(plan: WorkerPlan, user: process.Identity) -> str | None:
     if plan.chroot is not None:
         return "each new process has to change its root, which only root can do"
     needed = [(sys.executable, os.X_OK), (plan.folder, os.X_OK), (os.__file__, os.R_OK)]
+    needed += [(path, os.R_OK) for path in (plan.ca, plan.cert, plan.key) if path]
     for name in ("trigear", "trio", "click"):
         found = importlib.util.find_spec(name)
         if found is not None and found.origin is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 READY = b"R"
@@ -25,7 +25,8 @@ class WorkerPlan:
     ``target`` is `module:attribute`; else ``functions`` are done by ``command``, or printed where
     there is none. ``total`` jobs are done by a process before it is replaced, or, with ``once``,
     before the worker ends. ``folder`` is where it was started.
-    ``detached`` says that what started it does not wait for its output.
+    ``detached`` says that what started it does not wait for its output. ``password`` is there only
+    on its way from process to process, which is a pipe.
     """
 
     servers: tuple[str, ...]
@@ -47,6 +48,13 @@ class WorkerPlan:
     log_style: str = "human"
     log_level: str = "INFO"
     detached: bool = False
+    tls: bool = False
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    insecure: bool = False
+    user: str = ""
+    password: str | None = field(default=None, repr=False)
     debug: bool = False
     color: bool = True
 

@@ -19,16 +19,20 @@ import signal
 import socket
 import sys
 import traceback
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trigear.cli import process
+from trigear.cli.access import auth_of, tls_of
 from trigear.cli.logs import Log, LogSettings, LogStyle
 from trigear.cli.manners import Manners
 from trigear.cli.report import Failure, Status, report
 from trigear.cli.worker_plan import READY, RETIRING, WorkerPlan
 
 if TYPE_CHECKING:
+    from trigear.runtime.address import Address
     from trigear.runtime.worker import Worker
+    from trigear.security.sasl_client import Auth
+    from trigear.security.tls import ClientContext, ClientTLS
 
 PROGRAM: Final = "trigear worker"
 
@@ -64,8 +68,8 @@ def work(plan: WorkerPlan, channel: socket.socket) -> int:
     memory = None if plan.max_memory is None else Memory()
     nowhere = os.open(os.devnull, os.O_WRONLY)  # in a changed root it is not there
     try:
-        worker, plan = prepare(plan, user)
-        return trio.run(serve, plan, worker, channel, memory, nowhere)
+        worker, plan, entrance = prepare(plan, user)
+        return trio.run(serve, plan, worker, entrance, channel, memory, nowhere)
     except BaseExceptionGroup as group:
         from trigear.cli.report import only_one
 
@@ -74,25 +78,62 @@ def work(plan: WorkerPlan, channel: socket.socket) -> int:
         log.close()
 
 
-def prepare(plan: WorkerPlan, user: process.Identity | None) -> tuple[Worker, WorkerPlan]:
+class Entrance(NamedTuple):
+    """How to come in: the servers, TLS and login."""
+
+    servers: tuple[Address, ...]
+    tls: ClientTLS | ClientContext | None
+    auth: Auth | None
+
+
+def entrance_of(plan: WorkerPlan, *, stays: bool) -> Entrance:
+    """How this plan comes in; ``stays`` says whether its files can be read later as well as now.
+
+    Raises:
+        ConfigError: a file of TLS cannot be used.
+    """
+    from trigear.runtime.address import parse_address
+
+    servers = tuple(map(parse_address, plan.servers))
+    tls: ClientTLS | ClientContext | None = None
+    if plan.tls or any(server.tls for server in servers):
+        # Loaded now in any case: later it may not be there.
+        import trigear.runtime.secure
+        from trigear.security.tls import build_client
+
+        settings = tls_of(plan.ca, plan.cert, plan.key, insecure=plan.insecure)
+        context = build_client(settings)
+        if plan.tls:
+            tls = settings if stays else context
+    auth = None
+    if plan.user:
+        import trigear.runtime.login  # noqa: F401
+
+        auth = auth_of(plan.user, plan.password)
+    return Entrance(servers, tls, auth)
+
+
+def prepare(plan: WorkerPlan, user: process.Identity | None) -> tuple[Worker, WorkerPlan, Entrance]:
     """Become who shall work, and load what it works with.
 
     Code of others is loaded last, when root is gone for good: it could take back what is only put
     aside. So with a changed root it is looked for in there.
     """
     load_modules()
+    entrance = entrance_of(plan, stays=plan.chroot is None and user is None)
+    plan = dataclasses.replace(plan, password=None)
     # Without links: what is imported later shall not come from other code than this.
     plan = dataclasses.replace(plan, folder=os.getcwd())
     if plan.chroot is not None:
         # Neither a resolver nor its files are in there.
         with process.rights_of(user):
-            servers = tuple(map(resolved, plan.servers))
+            entrance = entrance._replace(servers=tuple(map(resolved, entrance.servers)))
         folder = seen_from(plan.chroot, plan.folder)
         enter(plan.chroot)
-        plan = dataclasses.replace(plan, servers=servers, folder=folder)
+        plan = dataclasses.replace(plan, folder=folder)
     if user is not None:
         process.become(user)
-    return load(plan), plan
+    return load(plan), plan, entrance
 
 
 def load_modules() -> None:
@@ -112,25 +153,22 @@ def seen_from(root: str, folder: str) -> str:
     return os.path.normpath(os.path.join("/", os.path.relpath(folder, root)))
 
 
-def resolved(server: str) -> str:
-    """The server by its number instead of its name, if it has one.
+def resolved(address: Address) -> Address:
+    """The server with its number beside its name, if it has one.
 
     Raises:
         Failure: it has none.
     """
-    from trigear.runtime.address import Address, parse_address
-
-    address = parse_address(server)
     if address.path is not None:
-        return server
+        return address
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise Failure(
-            f"{server}: {error.strerror}; in another root names are resolved at the start",
+            f"{address}: {error.strerror}; in another root names are resolved at the start",
             Status.NO_SERVER,
         ) from error
-    return str(Address(str(found[0][4][0]), address.port))
+    return dataclasses.replace(address, number=str(found[0][4][0]))
 
 
 def enter(folder: str) -> None:
@@ -264,6 +302,7 @@ def where_raised(error: Exception) -> str:
 async def serve(
     plan: WorkerPlan,
     worker: Worker,
+    entrance: Entrance,
     channel: socket.socket,
     memory: Memory | None,
     nowhere: int,
@@ -281,7 +320,8 @@ async def serve(
             await told.send(word)
 
     async def run() -> None:
-        await worker.run(plan.servers, total=plan.total, task_status=announced)
+        servers, tls, auth = entrance
+        await worker.run(servers, total=plan.total, tls=tls, auth=auth, task_status=announced)
         nursery.cancel_scope.cancel()
 
     def end(*, at_once: bool = False) -> None:

@@ -34,12 +34,14 @@ _UNIX_PATH_LIMIT: Final = 107
 @dataclass(frozen=True, slots=True)
 class Address:
     """A place to connect to or to listen at: TCP ``host`` and ``port``, or a Unix ``path``. With
-    ``tls`` what is said there is TLS."""
+    ``tls`` what is said there is TLS. ``number`` is where the host is, if that is known: then its
+    name is not looked up, and only its certificate has to have it."""
 
     host: str = ""
     port: int = DEFAULT_PORT
     path: str | None = None
     tls: bool = False
+    number: str = ""
 
     def __str__(self) -> str:
         if self.path is not None:

@@ -41,14 +41,17 @@ class Wire:
         """What has to be sent so that the server gets this."""
         return b"".join(chunks)
 
-    def receive(self) -> bytes:
+    def receive(self, most: int = CHUNK) -> bytes:
         """What has come; nothing if the server has closed the connection.
+
+        Args:
+            most: bytes to read at a time.
 
         Raises:
             BlockingIOError: nothing that is of use yet.
             OSError: the connection broke.
         """
-        return self.socket.recv(CHUNK)
+        return self.socket.recv(most)
 
     def explained(self, error: ConnectionError) -> ConnectionError:
         """What this error means, as far as can be guessed."""
@@ -70,11 +73,11 @@ class TlsWire(Wire):
     def seal(self, chunks: Iterable[bytes]) -> bytes:
         return self.layer.seal(chunks)
 
-    def receive(self) -> bytes:
+    def receive(self, most: int = CHUNK) -> bytes:
         from trigear.security.layer import HUNG_UP, refusal
 
         try:
-            data = self.socket.recv(CHUNK)
+            data = self.socket.recv(most)
         except ConnectionError as error:
             raise self.explained(error) from None
         if not data:

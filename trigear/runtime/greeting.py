@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trigear.protocol.client import ClientConnection
     from trigear.security.sasl_client import Auth
-    from trigear.security.tls import ClientTLS
+    from trigear.security.tls import ClientContext, ClientTLS
 
 
 def greeting(client_id: bytes | None, machine: ClientConnection) -> None:
@@ -25,7 +25,7 @@ def greeting(client_id: bytes | None, machine: ClientConnection) -> None:
     machine.abandon(machine.extend())
 
 
-def check_tls(tls: ClientTLS | None) -> None:
+def check_tls(tls: ClientTLS | ClientContext | None) -> None:
     """See whether the files of TLS are good before anything is connected.
 
     Raises:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trigear.protocol.events import Event
     from trigear.runtime.address import Address
     from trigear.runtime.login import Session
-    from trigear.security.tls import ClientTLS
+    from trigear.security.tls import ClientContext, ClientTLS
 
 CHUNK: Final = 65536
 """Bytes asked of the stream at a time."""
@@ -261,7 +261,9 @@ async def open_link(
             await link._leave()
 
 
-async def open_stream(address: Address, tls: ClientTLS | None = None) -> trio.abc.Stream:
+async def open_stream(
+    address: Address, tls: ClientTLS | ClientContext | None = None
+) -> trio.abc.Stream:
     """Connect.
 
     Args:
@@ -277,7 +279,7 @@ async def open_stream(address: Address, tls: ClientTLS | None = None) -> trio.ab
     try:
         if address.path is not None:
             return await trio.open_unix_socket(address.path)
-        stream = await trio.open_tcp_stream(address.host, address.port)
+        stream = await trio.open_tcp_stream(address.number or address.host, address.port)
     except OSError as error:
         # Where several addresses were tried, Trio wraps a group; the first failure says enough.
         first = None if error.__cause__ is None else next(leaves(error.__cause__))

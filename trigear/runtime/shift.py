@@ -64,8 +64,10 @@ LEAST_TIMEOUT_MS: Final = 1000
 class Shift:
     """What a worker does on one connection, from the first word to the last.
 
-    ``over`` is set when the connection shall be left: because it broke, because everything is
-    done, or because closing it is the only way to hand a job back.
+    ``greeted`` is set when the server has said who it is, ``heard`` when it has heard which
+    functions are announced, where that is asked. ``over`` is set when the connection shall be left:
+    because it broke, because everything is done, or because closing it is the only way to hand a
+    job back.
     """
 
     link: Link[WorkerConnection]
@@ -75,6 +77,7 @@ class Shift:
         self.crew = crew
         self.need_another = need_another
         self.greeted = trio.Event()
+        self.heard = trio.Event()
         self.over = trio.Event()
         self.idle = trio.Event()
         self.alone = False
@@ -107,8 +110,13 @@ class Shift:
         self.link.machine.extend()
         self.link.kick()
 
-    def begin(self) -> None:
-        """Announce the functions and ask for work."""
+    def begin(self, *, asks: bool) -> None:
+        """Announce the functions and ask for work.
+
+        Args:
+            asks: whether the server shall say that it has heard them: this user may not be allowed
+                to do them, of which it says nothing else.
+        """
         machine = self.link.machine
         self.alone = self.lane.timed and not machine.extended
         for name, function in self.lane.functions.items():
@@ -119,6 +127,10 @@ class Shift:
                 machine.can_do_timeout(name, max(timeout_ms, LEAST_TIMEOUT_MS))
         self._working = True
         self.crew.shifts.append(self)
+        if asks:
+            machine.echo(b"")
+        else:
+            self.heard.set()
         self.grab()
         self.link.kick()
 
@@ -134,6 +146,7 @@ class Shift:
     def end(self, failure: ConnectionLost) -> None:
         """Hear that the connection broke."""
         self.greeted.set()
+        self.heard.set()
         self.over.set()
 
     def leave(self) -> None:
@@ -192,6 +205,8 @@ class Shift:
                 self.crew.fail(LoginRefused(self.link.name, event.code, event.text))
             case events.OptionSet() | events.Refused() if not self._working:
                 self.greeted.set()
+            case events.Echoed():
+                self.heard.set()
             case events.Assigned():
                 self._begin(event)
             case events.NoJob():

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from trigear.runtime.crew import Call
     from trigear.runtime.login import Session
     from trigear.security.sasl_client import Auth
-    from trigear.security.tls import ClientTLS
+    from trigear.security.tls import ClientContext, ClientTLS
 
 __all__ = [
     "Program",
@@ -264,7 +264,7 @@ class Worker:
         servers: Server | Sequence[Server],
         *,
         total: int | None = None,
-        tls: ClientTLS | None = None,
+        tls: ClientTLS | ClientContext | None = None,
         auth: Auth | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -279,7 +279,8 @@ class Worker:
                 `gearmans://HOST[:PORT]` (TLS), `unix:PATH`, an :class:`Address`, or an async
                 function that opens a stream.
             total: how many jobs it does before it drains by itself; None: any number.
-            tls: whom to trust and who we are, as for :func:`trigear.connect`.
+            tls: whom to trust and who we are, as for :func:`trigear.connect`; or a context that is
+                made already, for who cannot read the files any more.
             auth: who to log in as on every connection, likewise.
             task_status: for ``nursery.start``, which returns when the functions are announced at
                 one of the servers.
@@ -446,7 +447,9 @@ class _Place:
     open: Opener
 
 
-def places_of(servers: Server | Sequence[Server], tls: ClientTLS | None = None) -> list[_Place]:
+def places_of(
+    servers: Server | Sequence[Server], tls: ClientTLS | ClientContext | None = None
+) -> list[_Place]:
     """The servers, each to be connected to.
 
     Raises:
@@ -459,7 +462,7 @@ def places_of(servers: Server | Sequence[Server], tls: ClientTLS | None = None) 
     return [_place(server, tls) for server in several]
 
 
-def _place(server: Server, tls: ClientTLS | None) -> _Place:
+def _place(server: Server, tls: ClientTLS | ClientContext | None) -> _Place:
     if callable(server):
         return _Place("the server", server)
     address = as_address(server)
@@ -521,6 +524,7 @@ class _Post:
                 continue
             if isinstance(lost, LoginFailed) and is_final(lost) and not self.announced:
                 self.crew.fail(lost)
+                return
             wait = self._wait_after(lost)
             log.warning("%s (trying again in %s)", lost, delay(wait))
             with trio.move_on_after(wait):
@@ -600,9 +604,12 @@ class _Post:
             self.opening = False
             began = trio.current_time()
             try:
-                shift.begin()
-                log.info("at work for %s", name)
+                shift.begin(asks=session is not None)
                 heart.start_soon(shift.beat)
+                await shift.heard.wait()
+                if crew.over.is_set():
+                    return None
+                log.info("at work for %s", name)
                 self.announced = True
                 self.on_announced(self.place)
                 await shift.over.wait()

@@ -225,12 +225,14 @@ def build_server(settings: ServerTLS, now: float) -> ServerContext:
     return context
 
 
-def build_client(settings: ClientTLS) -> ClientContext:
-    """A context for clients.
+def build_client(settings: ClientTLS | ClientContext) -> ClientContext:
+    """A context for clients; one that is made already is that.
 
     Raises:
         ConfigError: something cannot be used; the text names file, reason and next step.
     """
+    if isinstance(settings, ClientContext):
+        return settings
     context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
     _basics(context, settings.minimum, settings.strict)
     context.verified = settings.verify
