@@ -168,17 +168,27 @@ def strace() -> str:
     return program
 
 
+def program(path: str, package: str) -> str:
+    """The path of a program of Debian's. With CI=true it is installed, and never skipped."""
+    if not os.path.exists(path):
+        if os.environ.get("CI") != "true":
+            pytest.skip(f"Debian package not installed here: {package}")
+        if os.geteuid() != 0:
+            pytest.fail(f"only root can install {package}", pytrace=False)
+        install([package])
+    return path
+
+
 @pytest.fixture(scope="session")
 def setuidgid() -> str:
-    """The path of daemontools' setuidgid. With CI=true it is installed, and never skipped."""
-    program = "/usr/bin/setuidgid"
-    if not os.path.exists(program):
-        if os.environ.get("CI") != "true":
-            pytest.skip("Debian package not installed here: daemontools")
-        if os.geteuid() != 0:
-            pytest.fail("only root can install daemontools", pytrace=False)
-        install(["daemontools"])
-    return program
+    """The path of daemontools' setuidgid."""
+    return program("/usr/bin/setuidgid", "daemontools")
+
+
+@pytest.fixture(scope="session")
+def stunnel() -> str:
+    """The path of stunnel."""
+    return program("/usr/bin/stunnel", "stunnel4")
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,9 @@ ROOT_PAGES = ("howto/users",)
 PEER_PAGES = ("../README", "quickstart", "howto/gearmand", "howto/php")
 """Those that show Debian's Gearman programs, too."""
 
+STUNNEL_PAGES = ("howto/secure-existing-clients",)
+"""Those on which stunnel stands between them and the server."""
+
 
 def namespace() -> list[str]:
     """What runs a program with port 4730 to itself, where the system allows that."""
@@ -62,6 +65,14 @@ def test_every_block_of_the_page_does_what_it_says(page: str) -> None:
 @pytest.mark.parametrize("page", PEER_PAGES)
 @pytest.mark.usefixtures("peer_tools")
 def test_every_block_of_a_page_about_other_programs_does_what_it_says(page: str) -> None:
+    play(page)
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+@pytest.mark.parametrize("page", STUNNEL_PAGES)
+@pytest.mark.usefixtures("peer_tools", "stunnel")
+def test_every_block_of_a_page_with_stunnel_does_what_it_says(page: str) -> None:
     play(page)
 
 
