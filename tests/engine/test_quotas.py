@@ -140,6 +140,24 @@ def test_schedules_make_no_runs_over_the_quota() -> None:
     assert world.allowance().queued_jobs == 1
 
 
+def test_there_are_as_many_schedules_as_there_may_be_jobs() -> None:
+    world = Quoted(max_queued_jobs=2, max_queued_bytes=30)
+    alice = world.user()
+    assert alice.command(b"schedule add f @every 1h unique=a workload=12345").startswith(b"OK")
+    again = b"schedule add f @every 2h unique=a workload=123456789"
+    assert alice.command(again).startswith(b"OK")
+    handle = alice.command(b"schedule add f @every 1h unique=b workload=1").split()[1]
+    assert alice.command(b"schedule add f @every 1h unique=c") == err("max-queued-jobs")
+    sched = (b"f", b"c", *b"* * * * *".split(), b"")
+    assert alice.ask("SUBMIT_JOB_SCHED", *sched) == exceeded("max-queued-jobs")
+    assert alice.command(again) == b"OK " + alice.command(again).split()[1] + b"\n"
+    assert alice.command(b"schedule remove " + handle) == b"OK\r\n"
+    big = b"schedule add f @every 1h unique=b workload=" + b"x" * 20
+    assert alice.command(big) == err("max-queued-bytes")
+    assert alice.command(big[:-3]).startswith(b"OK")
+    assert world.allowance().queued_jobs == 0
+
+
 def test_a_dead_letter_is_no_job_again_over_the_quota() -> None:
     world = Quoted(max_queued_jobs=3)
     alice = world.user()

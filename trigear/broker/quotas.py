@@ -9,7 +9,7 @@ nothing for those that have.
 A job counts from its submission to its end, on its way to the store, while it waits and while it
 runs; what is restored counts, too, but is never refused, because it was accepted once. Its size is
 that of its workload and of its names. Dead letters are no jobs and do not count until they are
-made jobs again.
+made jobs again. Schedules are no jobs either; there may be as many of them as of jobs.
 
 A function counts while it has jobs or workers, or something was set for it by command. Those that
 have nothing of it are *idle*. They stay in the lists, where people expect the ones they know, until
@@ -150,6 +150,19 @@ class Allowance:
         """
         if 0 < self.quotas.max_job_bytes < size:
             raise self.refuse("max-job-bytes")
+
+    def admit_schedule(self, others: int, bytes_of_others: int, size: int) -> None:
+        """Whether there may be a schedule of this size beside others. They are not charged: there
+        may be as many of them as of jobs.
+
+        Raises:
+            OverQuota: it may not be.
+        """
+        self.measure(size)
+        if 0 < self.quotas.max_queued_jobs <= others:
+            raise self.refuse("max-queued-jobs")
+        if 0 < self.quotas.max_queued_bytes < bytes_of_others + size:
+            raise self.refuse("max-queued-bytes")
 
     def charge(self, size: int) -> None:
         """Charge a job that is not asked for, because it was accepted once."""

@@ -19,6 +19,7 @@ follows the clock, or was settled for a time further ahead than that, goes by th
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
@@ -84,6 +85,11 @@ class Schedule:
         return self.tenant, self.function, distinction(self.unique, self.workload)
 
     @property
+    def size(self) -> int:
+        """What it counts in bytes, as each of its runs does."""
+        return len(self.function) + len(self.unique) + len(self.workload)
+
+    @property
     def due(self) -> float:
         """When the next run is due; infinity while it is paused."""
         return NEVER if self.paused else self.timing.next_after(self.settled, self.since)
@@ -122,11 +128,12 @@ def distinction(unique: bytes, workload: bytes) -> bytes:
 class Schedules:
     """The schedules of one partition, and when which of them is due."""
 
-    __slots__ = ("_by_key", "_due", "_of", "_timers", "_waiting")
+    __slots__ = ("_by_key", "_due", "_of", "_sizes", "_timers", "_waiting")
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Schedule] = {}
         self._of: dict[str, dict[bytes, Schedule]] = {}
+        self._sizes: Counter[str] = Counter()
         self._waiting: dict[Key, list[Any]] = {}
         self._timers = Timers()
         self._due: list[Key] = []
@@ -144,6 +151,10 @@ class Schedules:
         """A tenant's schedules by their handles, oldest first."""
         return self._of.get(tenant, {})
 
+    def size(self, tenant: str) -> int:
+        """The bytes of a tenant's schedules."""
+        return self._sizes[tenant]
+
     def put(self, schedule: Schedule, at: float | None = None) -> None:
         """Keep a schedule, in place of the one with its key if there is one.
 
@@ -151,6 +162,8 @@ class Schedules:
         """
         key = schedule.key
         self.hold(key)
+        before = self._by_key.get(key)
+        self._sizes[schedule.tenant] += schedule.size - (0 if before is None else before.size)
         self._by_key[key] = schedule
         self._of.setdefault(schedule.tenant, {})[schedule.handle] = schedule
         when = schedule.due if at is None else at
@@ -163,8 +176,10 @@ class Schedules:
         schedule = self._by_key.pop(key)
         of = self._of[schedule.tenant]
         del of[schedule.handle]
+        self._sizes[schedule.tenant] -= schedule.size
         if not of:
             del self._of[schedule.tenant]
+            del self._sizes[schedule.tenant]
 
     def hold(self, key: Key) -> None:
         """Have a schedule wait until it is put back; one that is not there has nothing to do."""

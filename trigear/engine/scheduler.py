@@ -142,6 +142,14 @@ class Scheduler:
     def __len__(self) -> int:
         return sum(map(len, self._books()))
 
+    def beside(self, order: Order) -> tuple[int, int]:
+        """How many schedules the tenant has beside the one that is ordered, and their bytes."""
+        books = list(self._books())
+        count = sum(len(book.of(order.tenant)) for book in books)
+        size = sum(book.size(order.tenant) for book in books)
+        before = self._book(order.key).get(order.key)
+        return (count, size) if before is None else (count - 1, size - before.size)
+
     def of(self, tenant: str) -> list[Schedule]:
         """A tenant's schedules."""
         return [schedule for book in self._books() for schedule in book.of(tenant).values()]

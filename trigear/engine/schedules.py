@@ -67,22 +67,20 @@ class _Later:
             self._session.fill(self._slot, reply)
 
 
-def _check(
-    engine: Engine, session: Session, function: bytes, unique: bytes, workload: bytes
-) -> None:
+def _check(engine: Engine, session: Session, order: Order) -> None:
     """Whether such a schedule may be made.
 
     Raises:
         Refusal: it may not.
     """
-    if len(unique) > UNIQUE_LIMIT:
+    if len(order.unique) > UNIQUE_LIMIT:
         raise Refusal("ARGUMENT_TOO_LARGE", "Unique value too large")
-    if len(function) > FUNCTION_LIMIT:
+    if len(order.function) > FUNCTION_LIMIT:
         raise Refusal("ARGUMENT_TOO_LARGE", "Function name too large")
     if (allowance := session.peer.tenant.allowance) is not None:
-        # No run of it could ever be made.
+        size = len(order.function) + len(order.unique) + len(order.workload)
         try:
-            allowance.measure(len(function) + len(unique) + len(workload))
+            allowance.admit_schedule(*engine.scheduler.beside(order), size)
         except OverQuota as error:
             engine.over_quota(session, error.quota, "a schedule is refused")
             raise Refusal(*over(error.quota)) from None
@@ -110,15 +108,15 @@ def submit(
     """Serve SUBMIT_JOB_SCHED. ``rest`` is its fields of cron and its workload."""
     *fields, workload = rest
     try:
-        _check(engine, session, function, unique, workload)
         timing = timing_of(cron_of_packet(fields))
+        order = Order(session.peer.tenant.name, function, unique, workload, timing)
+        _check(engine, session, order)
     except Refusal as refusal:
         session.send(_error(refusal))
         return
     except ValueError as error:
         session.send_error("INVALID_ARGUMENT", _why(error))
         return
-    order = Order(session.peer.tenant.name, function, unique, workload, timing)
 
     def created(schedule: Schedule) -> bytes:
         return engine.created_head(schedule.handle) + schedule.handle
@@ -157,7 +155,7 @@ def add(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes | None
     """Make a schedule or change it."""
     try:
         order = _order(session.peer.tenant.name, args)
-        _check(engine, session, order.function, order.unique, order.workload)
+        _check(engine, session, order)
     except Refusal as refusal:
         return _err(refusal)
     except ValueError as error:
