@@ -314,6 +314,19 @@ def test_the_running_server_takes_the_change_over(
     assert trigear("tenant", "set", "acme", "max-workers", "4").line.endswith(NOBODY)
 
 
+def test_quotas_that_hold_for_nobody_are_told_of(
+    kept: Path, trigear: Callable[..., Said], start: Callable[..., Running]
+) -> None:
+    said = trigear("config", "check")
+    assert said.status == 0
+    assert "warning: tenants have quotas in trigear.toml, and nobody has to log in" in said.line
+    options = ("--listen", "127.0.0.1:0", "--store", "memory")
+    server = start(*TRIGEAR, "server", *options, "--config", str(kept))
+    assert "nobody is held to them" in "".join(server.lines)
+    kept.write_text("[tenant.acme.function.f]\ntimeout = 3\n")
+    assert trigear("config", "check").err == ""
+
+
 def test_a_process_that_is_no_server_is_not_told(place: Path, tmp_path: Path) -> None:
     place.parent.mkdir(parents=True)
     pid_file = tmp_path / "pid"

@@ -10,9 +10,10 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from trigear.broker.quotas import Allowance, Quotas
 from trigear.engine.config import EngineConfig
 from trigear.engine.engine import Engine
-from trigear.model import Now
+from trigear.model import DEFAULT_TENANT, Now
 from trigear.testing.memory import counting_mint
 from trigear.wire.codec import request
 from trigear.wire.packets import (
@@ -43,8 +44,10 @@ HANDLE = slice(12, 12 + len("H:memory:") + 20)
 class Bench:
     """An engine whose calls are counted, and nothing else."""
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, quotas: bool = False) -> None:
         self.engine = Engine(EngineConfig(), counting_mint(), NOW, durable=durable)
+        if quotas:
+            self.engine.broker.tenant(DEFAULT_TENANT).allowance = Allowance(Quotas())
         self.number = 0
         self.calls = 0
         self.instructions = 0
@@ -139,11 +142,11 @@ def foreground(bench: Bench) -> Iterator[int]:
 WORKS = {"background": background, "drain": drain, "foreground": foreground}
 
 
-def cost_of(name: str, *, durable: bool = False) -> tuple[float, float]:
+def cost_of(name: str, *, durable: bool = False, quotas: bool = False) -> tuple[float, float]:
     """Calls and instructions per job."""
     counted = []
     for mode in ("calls", "instructions"):
-        bench = Bench(durable=durable)
+        bench = Bench(durable=durable, quotas=quotas)
         bench.mode = mode
         work = WORKS[name](bench)
         done = 0
@@ -159,6 +162,7 @@ def cost_of(name: str, *, durable: bool = False) -> tuple[float, float]:
 def main() -> None:
     costs = {name: cost_of(name) for name in WORKS}
     costs["background, durable"] = cost_of("background", durable=True)
+    costs["foreground, quotas"] = cost_of("foreground", quotas=True)
     json.dump(costs, sys.stdout, indent=2)
     print()
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.engine.storing import StoringWorld
 from tests.engine.test_logins import HERE, TLS, UNIX, Guarded, scram
@@ -375,6 +377,62 @@ def test_who_comes_in_by_an_open_door_counts_and_is_not_refused() -> None:
     assert callers[0].heard() == exceeded("max-job-bytes")
     callers[1].leave()
     assert allowance.connections == 1
+
+
+PEOPLE = """
+version = 1
+[users.ann]
+tenant = "acme"
+roles = ["submit", "work", "operator"]
+unix_uids = [1]
+[users.ben]
+tenant = "other"
+roles = ["submit"]
+unix_uids = [2]
+"""
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["come", "come", "leave", "work", "rest", "act", "end", "reload"]),
+            st.integers(0, 5),
+        ),
+        max_size=30,
+    )
+)
+def test_connections_and_workers_are_charged_exactly(steps: list[tuple[str, int]]) -> None:
+    world = Guarded(PEOPLE)
+    quotas = config_for(max_connections=3, max_workers=2)
+    world.engine.reload(EngineConfig(tenants={"other": TenantSettings(), **quotas.tenants}))
+    callers: list[Caller] = []
+    for what, number in steps:
+        callers = [each for each in callers if each.end() is None]
+        who = callers[number % len(callers)] if callers else None
+        if what == "come":
+            callers.append(world.caller(replace(UNIX, uid=number % 3)))
+            world.flush()
+        elif what == "reload":
+            # Now and then there are no quotas, and then again.
+            tenants = {} if number == 0 else {"other": TenantSettings(), **quotas.tenants}
+            world.engine.reload(EngineConfig(tenants=tenants))
+        elif who is not None:
+            if what == "leave":
+                who.leave()
+            elif what in ("work", "rest"):
+                who.tell(
+                    "CAN_DO" if what == "work" else "RESET_ABILITIES", *[b"f"][: what == "work"]
+                )
+            elif what == "act":
+                who.command(b"tenant " + (b"", b"acme", b"other")[number % 3])
+            else:
+                who.command(b"session end %d" % number)
+                world.flush()
+        for name in ("acme", "other"):
+            tenant = world.engine.broker.tenant(name)
+            if tenant.allowance is not None:
+                assert list(charges_wrong(tenant)) == []
+                assert tenant.allowance.connections == len(list(world.engine.sessions_of(tenant)))
 
 
 # Other quotas

@@ -590,7 +590,7 @@ class Assignments:
                 function.unghost(job, peer)
         if (allowance := function.tenant.allowance) is not None:
             allowance.give_back(size_of(job))
-            if function.idle:
+            if not function.total and function.idle:
                 allowance.rest(function)
         job.workload = b""
         function.ended[end] += 1

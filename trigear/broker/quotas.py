@@ -133,14 +133,16 @@ class Allowance:
             OverQuota: it may not be.
         """
         quotas = self.quotas
-        self.measure(size)
-        if 0 < quotas.max_queued_jobs <= self.queued_jobs:
+        jobs, bytes_ = self.queued_jobs, self.queued_bytes + size
+        if 0 < quotas.max_job_bytes < size:
+            raise self.refuse("max-job-bytes")
+        if 0 < quotas.max_queued_jobs <= jobs:
             raise self.refuse("max-queued-jobs")
-        if 0 < quotas.max_queued_bytes < self.queued_bytes + size:
+        if 0 < quotas.max_queued_bytes < bytes_:
             raise self.refuse("max-queued-bytes")
         if 0 < quotas.max_background_age < delay:
             raise self.refuse("max-background-age")
-        self.charge(size)
+        self.queued_jobs, self.queued_bytes = jobs + 1, bytes_
 
     def measure(self, size: int) -> None:
         """Whether a job may have so many bytes at all.

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from trigear import __version__
+from trigear.broker.quotas import Quotas
 from trigear.cli import exposure, logins, process, tls
 from trigear.cli.audit_log import STDERR, AuditLog
 from trigear.cli.logs import Log, LogStyle, give_file_to
+from trigear.cli.manners import remark
 from trigear.cli.report import Failure, Status, line_for, only_one, status_of
 from trigear.engine.config import EngineConfig
 from trigear.engine.settings import SETTINGS
@@ -44,6 +46,11 @@ if TYPE_CHECKING:
     from trigear.stores.results import ResultStore
 
 log: Final = logging.getLogger("trigear.server")
+
+NO_QUOTAS: Final = (
+    "tenants have quotas in trigear.toml, and nobody has to log in: nobody is held to them; --auth"
+    " says how peers log in"
+)
 
 RENEWABLE: Final = (
     "functions",
@@ -69,8 +76,16 @@ def check(plan: Plan) -> int:
     results = results_of(plan)
     elsewhere = "" if results is None else f"; results: {results.name}"
     listens = ", ".join(plan.config.listen)
+    for note in idle_settings(plan):
+        remark(f"warning: {note}")
     click.echo(f"good: would listen on {listens}; store: {plan.store}{elsewhere}")
     return Status.DONE
+
+
+def idle_settings(plan: Plan) -> list[str]:
+    """What is set and means nothing, for people."""
+    quotas = any(each.quotas != Quotas() for each in plan.config.engine.tenants.values())
+    return [NO_QUOTAS] if quotas and plan.logins is None else []
 
 
 def start(plan: Plan) -> int:
@@ -144,6 +159,7 @@ class Launch:
         self.results = results_of(plan)
         wide = exposure.wide_addresses(plan.config)
         self.notes += self.judged(wide)
+        self.notes += idle_settings(plan)
         user = None if plan.run_as is None else process.identity(plan.run_as, plan.run_as_option)
         if plan.logins is not None:
             self.users = logins.Users(plan.logins, () if user is None else (user.uid,))
