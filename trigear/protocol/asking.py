@@ -417,7 +417,7 @@ class AskingConnection(Connection):
         if number == ECHO_RES and isinstance(asked, LoginRequest) and asked.number == OPTION_REQ:
             # A server that passes over options it does not know.
             self._expected.popleft()
-            self._events.append(Refused(asked, "", "nothing"))
+            self._events.append(Refused(asked, "", "not a word"))
             asked = self._expected[0]
         if asked is None:
             self._break(f"{self._told(number, args)} where no request waits for a reply")

@@ -125,10 +125,7 @@ class ClientLogin:
                     event.lifetime,
                 )
             case Refused() if event.token is self._option and event.code not in LAST_WORDS:
-                raise LoginFailed(
-                    f"{self._server} knows no logins: it answers {event.text or event.code} when"
-                    " asked for one; name another server, or go there without a login"
-                )
+                raise self._unknown(f"it says '{event.text or event.code}'")
             case Refused() if event.token in (self._option, self._said):
                 raise LoginRefused(self._server, event.code, event.text)
             case Dismissed():
@@ -141,12 +138,16 @@ class ClientLogin:
         self.work = None
         self._said = self._machine.answer_login(answer)
 
+    def _unknown(self, why: str) -> LoginFailed:
+        harmless = printable(why.encode("utf-8", "backslashreplace"))
+        return LoginFailed(
+            f"{self._server} knows no logins: {harmless}; name another server, or go there without"
+            " a login"
+        )
+
     def _begin(self) -> None:
         if self._offered is None:
-            raise LoginFailed(
-                f"{self._server} knows no logins: it does not say how to log in; name another"
-                " server, or go there without a login"
-            )
+            raise self._unknown("it does not say how to log in")
         self._mechanisms.choose_mechanism(self._offered)
         name = self._mechanisms.mechanism
         assert name is not None, "one was chosen"
