@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.cli.talking import Terminal
     from tests.conftest import ForeignServer
 
-HEADS = "FUNCTION QUEUED RUNNING WORKERS ARRIVING/S COMPLETING/S FAILING/S OLDEST"
+HEADS = "FUNCTION QUEUED RUNNING WORKERS ARRIVING/S COMPLETING/S FAILING/S OLDEST PAUSED"
 
 
 @pytest.fixture(autouse=True)
@@ -40,24 +40,24 @@ def test_rates_come_from_the_time_between_two_looks() -> None:
     before = Look(100.0, {"f": Counts(10, 1, 2, 100, 5, 1, 3)})
     after = Look(104.0, {"f": Counts(6, 2, 2, 120, 7, 1, 4)})
     # 18 came: 22 ended, 4 fewer are there.
-    assert rows_of(before, after) == [["f", 4, 2, 2, 4.5, 5.0, 0.5, 4]]
+    assert rows_of(before, after) == [["f", 4, 2, 2, 4.5, 5.0, 0.5, 4, None]]
 
 
 def test_first_look_tells_no_rates() -> None:
     assert rows_of(None, Look(1.0, {"f": Counts(1, 0, 0, 9, 9, 9, 7)})) == [
-        ["f", 1, 0, 0, None, None, None, 7]
+        ["f", 1, 0, 0, None, None, None, 7, None]
     ]
 
 
 def test_function_that_is_new_has_done_all_in_between() -> None:
     after = Look(2.0, {"f": Counts(1, 0, 1, 3, 0, 0)})
-    assert rows_of(Look(1.0, {}), after) == [["f", 1, 0, 1, 4.0, 3.0, 0.0, None]]
+    assert rows_of(Look(1.0, {}), after) == [["f", 1, 0, 1, 4.0, 3.0, 0.0, None, None]]
 
 
 def test_server_that_began_anew_has_no_rates_for_a_while() -> None:
     before = Look(1.0, {"f": Counts(0, 0, 1, 30, 2, 0)})
     after = Look(2.0, {"f": Counts(0, 0, 1, 3, 0, 0)})
-    assert rows_of(before, after) == [["f", 0, 0, 1, None, None, None, None]]
+    assert rows_of(before, after) == [["f", 0, 0, 1, None, None, None, None, None]]
 
 
 def test_busiest_functions_come_first() -> None:
@@ -71,11 +71,15 @@ def test_busiest_functions_come_first() -> None:
 def test_without_a_terminal_it_prints_once(server: str, trigear: Callable[..., Said]) -> None:
     with connect_blocking(server, timeout=PATIENCE) as client:
         client.submit_background("mail", b"")
+        trigear("admin", "pause", "mail")
         with plain_worker(server, resize=Held.complete):
             client.submit("resize", b"")
             said = trigear("top", "--interval", "100ms")
     assert said.status == 0
-    assert said.out == "mail\t1\t0\t0\t0.0\t0.0\t0.0\t0\nresize\t0\t0\t1\t0.0\t0.0\t0.0\t-\n"
+    assert said.out.splitlines() == [
+        "mail\t1\t0\t0\t0.0\t0.0\t0.0\t0\tyes",
+        "resize\t0\t0\t1\t0.0\t0.0\t0.0\t-\tno",
+    ]
 
 
 def test_json_has_numbers_as_numbers(server: str, trigear: Callable[..., Said]) -> None:
@@ -91,6 +95,7 @@ def test_json_has_numbers_as_numbers(server: str, trigear: Callable[..., Said]) 
         "completing": 0.0,
         "failing": 0.0,
         "oldest": 0,
+        "paused": False,
     }
 
 
@@ -104,7 +109,7 @@ def test_gearmand_tells_no_rates(gearmand_c: ForeignServer, trigear: Callable[..
     at = ["--server", gearmand_c.address]
     trigear("submit", *at, "-b", "mail", "")
     said = trigear("top", *at)  # no need to look twice
-    assert said.out == "mail\t1\t0\t0\t-\t-\t-\t-\n"
+    assert said.out == "mail\t1\t0\t0\t-\t-\t-\t-\t-\n"
 
 
 def test_no_server_is_said(nowhere: str, trigear: Callable[..., Said]) -> None:

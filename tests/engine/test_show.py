@@ -110,7 +110,7 @@ def test_functions_are_shown_with_what_they_have_done() -> None:
     worker.grab()
     worker.leave()  # the one attempt there was
     admin.command(b"cancel job " + client.submit("SUBMIT_JOB_BG"))
-    assert shown_function(admin, b"f") == [b"0", b"0", b"0", b"2", b"3", b"1", b"-"]
+    assert shown_function(admin, b"f") == [b"0", b"0", b"0", b"2", b"3", b"1", b"-", b"no"]
 
 
 def test_functions_are_shown_with_the_age_of_their_oldest_queued_job(world: World) -> None:
@@ -119,9 +119,16 @@ def test_functions_are_shown_with_the_age_of_their_oldest_queued_job(world: Worl
     world.pass_time(2)
     client.submit("SUBMIT_JOB_BG")
     world.pass_time(1.9)
-    assert shown_function(admin, b"f") == [b"2", b"0", b"0", b"0", b"0", b"0", b"3"]
+    assert shown_function(admin, b"f") == [b"2", b"0", b"0", b"0", b"0", b"0", b"3", b"no"]
     world.worker().grab()
-    assert shown_function(admin, b"f") == [b"2", b"1", b"1", b"0", b"0", b"0", b"1"]
+    assert shown_function(admin, b"f") == [b"2", b"1", b"1", b"0", b"0", b"0", b"1", b"no"]
+
+
+def test_a_function_that_is_paused_says_so(world: World) -> None:
+    admin = world.worker()
+    for command, paused in (b"pause f", b"yes"), (b"resume f", b"no"):
+        admin.command(command)
+        assert shown_function(admin, b"f")[-1] == paused
 
 
 def test_a_job_of_unknown_age_tells_none() -> None:
@@ -133,7 +140,7 @@ def test_a_job_of_unknown_age_tells_none() -> None:
     answer = b"".join(session.take())
     assert b"state\tqueued\n" in answer
     assert b"age" not in answer
-    assert answer.endswith(b"f\t1\t0\t0\t0\t0\t0\t-\n.\n")
+    assert answer.endswith(b"f\t1\t0\t0\t0\t0\t0\t-\tno\n.\n")
 
 
 def test_a_clock_that_was_set_back_makes_no_job_younger_than_new(world: World) -> None:
@@ -141,4 +148,4 @@ def test_a_clock_that_was_set_back_makes_no_job_younger_than_new(world: World) -
     handle = world.caller().submit("SUBMIT_JOB_BG")
     world.time.set_wall(world.time().wall - 3600)
     assert dict(shown_job(admin, handle))["age"] == "0"
-    assert shown_function(admin, b"f")[-1] == b"0"
+    assert shown_function(admin, b"f")[-2:] == [b"0", b"no"]

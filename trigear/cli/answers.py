@@ -74,7 +74,10 @@ SHOW_JOBS: Final = Listing(
 SHOW_UNIQUE_JOBS: Final = Listing("show unique jobs", columns("unique"), frozenset())
 SHOW_FUNCTIONS: Final = Listing(
     "show functions",
-    columns("function", "total", "running", "workers", "completed", "failed", "dropped", "age"),
+    columns(
+        *("function", "total", "running", "workers", "completed", "failed", "dropped", "age"),
+        "paused",
+    ),
     frozenset({"total", "running", "workers", "completed", "failed", "dropped", "age"}),
 )
 

@@ -25,12 +25,13 @@ SHORTEST: Final = 0.1
 """Seconds between two looks, at least: looking costs the server something, too."""
 
 COLUMNS: Final = columns(
-    *("function", "queued", "running", "workers", "arriving", "completing", "failing", "oldest")
+    *("function", "queued", "running", "workers", "arriving", "completing", "failing", "oldest"),
+    "paused",
 )
 
 
 class Counts(NamedTuple):
-    """A function at one moment; ``ended`` and the others are None where a server does not count.
+    """A function at one moment; what a server does not tell is None.
 
     ``oldest`` is how long the first in line has waited, in seconds, None if nobody does.
     """
@@ -42,6 +43,7 @@ class Counts(NamedTuple):
     failed: int | None = None
     dropped: int | None = None
     oldest: int | None = None
+    paused: bool | None = None
 
     @property
     def queued(self) -> int:
@@ -77,9 +79,14 @@ def look(client: BlockingClient) -> Look:
         rows = answers.STATUS.rows(client)
     found = {}
     for name, *cells in rows:
-        numbers = [cell if isinstance(cell, int) else None for cell in cells]
-        total, running, workers, *more = numbers
-        found[str(name)] = Counts(total or 0, running or 0, workers or 0, *more)
+        total, running, workers, *ends = [
+            cell if isinstance(cell, int) else None for cell in cells[:7]
+        ]
+        completed, failed, dropped, oldest = ends or [None] * 4
+        paused = cells[7] == "yes" if len(cells) > 7 else None
+        found[str(name)] = Counts(
+            total or 0, running or 0, workers or 0, completed, failed, dropped, oldest, paused
+        )
     return Look(time.monotonic(), found)
 
 
@@ -96,7 +103,7 @@ def rows_of(before: Look | None, after: Look) -> list[list[Cell]]:
                 rate(then.completed, now.completed, seconds),
                 rate(then.failed, now.failed, seconds),
             ]
-        rows.append([name, now.queued, now.running, now.workers, *rates, now.oldest])
+        rows.append([name, now.queued, now.running, now.workers, *rates, now.oldest, now.paused])
     return sorted(rows, key=busy)
 
 
@@ -141,7 +148,8 @@ def top_command(*, interval: float, once: bool, as_json: bool, servers: Servers)
     """Watch the functions of a server: what waits, what runs, and how many jobs come and go.
 
     Columns: function; queued; running; workers: connections that can do it; arriving, completing
-    and failing: jobs a second; oldest: how long the first in line has waited, in JSON in seconds.
+    and failing: jobs a second; oldest: how long the first in line has waited, in JSON in seconds;
+    paused: whether it hands out no jobs.
     Servers other than trigear's tell no rates.
 
     Keys: q ends, s sorts by name or by what is busiest, the space bar looks at once.

@@ -190,12 +190,14 @@ def table_of(rows: list[list[Cell]]) -> Table:
         words = head.title if head.key == "function" else f"{head.title}{UNITS.get(head.key, '')}"
         table.add_column(words, justify="left" if head.key == "function" else "right", no_wrap=True)
     for row in rows:
-        *cells, oldest = row
+        *cells, oldest, paused = row
         waits = spell_duration(oldest) if isinstance(oldest, int) else plain(oldest)
         # A queue that nobody works on is what one looks for here.
         lonely = row[1] and not row[3]
         texts = [Text(shown(plain(cell))) for cell in cells]
-        table.add_row(*texts, waits, style="yellow" if lonely else None)
+        # Pausing is what somebody wanted: it is told where it is so.
+        held = Text("yes" if paused else "")
+        table.add_row(*texts, waits, held, style="yellow" if lonely else None)
     return table
 
 

@@ -239,6 +239,7 @@ def _show_functions(engine: Engine, session: Session, args: Sequence[bytes]) -> 
             len(f.workers),
             *(sum(f.ended[end] for end in ends) for ends in _ENDS),
             b"-" if (since := f.queued_since()) is None else _age(engine, since),
+            b"yes" if f.paused else b"no",
         )
         for f in session.view.functions()
     )

@@ -153,10 +153,11 @@ COMMANDS: Final = (
         ("show", "functions"),
         (),
         "show_functions",
-        "`function TAB total TAB running TAB workers TAB completed TAB failed TAB dropped TAB age`"
-        " lines, `.`",
+        "`function TAB total TAB running TAB workers TAB completed TAB failed TAB dropped TAB age"
+        " TAB paused` lines, `.`",
         "Every function with the jobs that are there, those that have ended since the server"
-        " started, and for how many seconds the first in line has waited (`-`: there is none).",
+        " started, for how many seconds the first in line has waited (`-`: there is none), and"
+        " whether it is paused (`yes` or `no`).",
         exact=True,
         origin="trigear",
     ),
