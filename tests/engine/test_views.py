@@ -141,6 +141,7 @@ def test_who_is_at_work_for_a_tenant_does_not_change_it() -> None:
     root.tell("CAN_DO", b"f")
     said = b"ERR CONNECTION_IN_USE The+connection+is+at+work+for+a+tenant\r\n"
     assert root.command(b"tenant acme") == said
+    assert root.command(b"tenant labs") == b"OK\r\n", "it does already"
     root.tell("RESET_ABILITIES")
     assert root.command(b"tenant acme") == b"OK\r\n"
     root.submit("SUBMIT_JOB_BG", b"f", b"", b"")

@@ -75,10 +75,10 @@ class Mechanism:
 class Talk:
     """A login, and what the server says to it."""
 
-    def __init__(self, column: type[AskingConnection] = ClientConnection) -> None:
+    def __init__(self, column: type[AskingConnection] = ClientConnection, tenant: str = "") -> None:
         self.machine = column()
         self.mechanism = Mechanism()
-        self.login = ClientLogin(self.machine, self.mechanism, "jobs:4730")
+        self.login = ClientLogin(self.machine, self.mechanism, "jobs:4730", tenant)
 
     def hears(self, data: bytes) -> list[bytes]:
         """Take in bytes of the server; what is sent."""
@@ -104,6 +104,23 @@ def test_a_login_comes_before_anything_else_and_ends_with_the_proof(column) -> N
     assert talk.hears(WELCOME) == []
     assert talk.login.done == Entry("acme/alice", "acme", ("submit", "work"), 90.0)
     assert talk.machine.outstanding == 0
+
+
+@BOTH
+def test_an_operator_says_for_which_tenant_before_anything_else(column) -> None:
+    talk = Talk(column, "labs")
+    talk.hears(OFFER)
+    talk.machine.take()
+    assert talk.hears(WELCOME) == [request(OPTION_REQ, b"tenant=labs")]
+    assert talk.login.done is None
+    assert talk.hears(response(OPTION_RES, b"tenant=labs")) == []
+    assert talk.login.done == Entry("acme/alice", "labs", ("submit", "work"), 90.0)
+    refused = Talk(column, "labs")
+    refused.hears(OFFER)
+    refused.hears(WELCOME)
+    with pytest.raises(LoginRefused, match="No such tenant"):
+        refused.hears(response(ERROR, b"UNKNOWN_TENANT", b"No such tenant"))
+    assert refused.login.done is None
 
 
 def test_a_login_without_end_has_no_lifetime() -> None:

@@ -89,8 +89,15 @@ async def test_client_worker_and_operator_log_in(caplog: pytest.LogCaptureFixtur
             assert await client.submit("reverse", b"hello") == b"olleh"
         async with trigear.connect_admin(address, auth=ALICE) as admin:
             assert [one.function for one in await admin.status()] == ["acme/reverse"]
+        acting = trigear.Auth("alice", "pencil", tenant="acme")
+        async with trigear.connect_admin(address, auth=acting) as admin:
+            assert [one.function for one in await admin.status()] == ["reverse"]
+        nobody = trigear.Auth("alice", "pencil", tenant="acem")
+        with pytest.raises(LoginRefused, match="UNKNOWN_TENANT"):
+            async with trigear.connect_admin(address, auth=nobody):
+                pytest.fail("acts for nobody")
         nursery.cancel_scope.cancel()
-    assert ways_in(caplog) == ["acme/alice by SCRAM-SHA-256"] * 3
+    assert ways_in(caplog)[:4] == ["acme/alice by SCRAM-SHA-256"] * 4
 
 
 @pytest.mark.parametrize(

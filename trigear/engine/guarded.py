@@ -47,6 +47,7 @@ from trigear.wire.packets import (
     SASL_EXPIRING,
     SASL_MECHANISMS,
     SASL_OK,
+    TENANT_OPTION,
     Packet,
 )
 
@@ -82,9 +83,6 @@ MOST_BYTES: Final = 65536
 
 EXPIRING_AT: Final = 0.8
 """The part of a login's time after which the peer is told that it ends."""
-
-TENANT_OPTION: Final = b"tenant="
-"""Begins the option by which an operator acts for a tenant."""
 
 UNKNOWN_TENANT: Final = ("UNKNOWN_TENANT", "No such tenant")
 AT_WORK: Final = ("CONNECTION_IN_USE", "The connection is at work for a tenant")
@@ -294,6 +292,8 @@ class GuardedSession(Session):
             return DENIED
         if tenant is not None and not self._engine.knows_tenant(tenant):
             return UNKNOWN_TENANT
+        if tenant == self._acting:
+            return None
         if not self._idle:
             return AT_WORK
         self._acting = tenant

@@ -68,6 +68,7 @@ from trigear.wire.packets import (
     SASL_RESPONSE,
     SASL_START,
     SET_CLIENT_ID,
+    TENANT_OPTION,
     Side,
     name_of,
 )
@@ -364,6 +365,12 @@ class AskingConnection(Connection):
         """Answer a challenge; as :meth:`start_login`."""
         token = LoginRequest(SASL_RESPONSE)
         self.ask(SASL_RESPONSE, data, token=token)
+        return token
+
+    def act_for(self, tenant: bytes) -> LoginRequest:
+        """Have an operator act for a tenant: :class:`OptionSet`, or :class:`Refused`."""
+        token = LoginRequest(OPTION_REQ)
+        self.ask(OPTION_REQ, TENANT_OPTION + tenant, token=token)
         return token
 
     def set_client_id(self, client_id: bytes) -> None:

@@ -12,7 +12,8 @@ before that
 the echo, and none; ERROR  there are no logins here: gives up. Nothing was sent that is secret
 a challenge                has ``work`` for whoever moves the bytes, in a thread perhaps: a password
                            is stretched. Its outcome is the answer
-the end                    is :attr:`done`, if the mechanism agrees that this is the end
+the end                    is :attr:`done`, if the mechanism agrees that this is the end; who acts
+                           for a tenant says so first, and is done when that is answered
 ERROR                      is refused
 =========================  =====================================================================
 
@@ -89,15 +90,20 @@ class ClientLogin:
         machine: the state of the connection.
         mechanisms: what knows the password, for this login alone.
         server: what the server is called in errors.
+        tenant: what an operator acts for; empty: nothing.
     """
 
-    def __init__(self, machine: AskingConnection, mechanisms: Mechanisms, server: str) -> None:
+    def __init__(
+        self, machine: AskingConnection, mechanisms: Mechanisms, server: str, tenant: str = ""
+    ) -> None:
         self.work: Callable[[], bytes] | None = None
         """What has to be done before it goes on; hand what it returns to :meth:`worked`."""
         self.done: Entry | None = None
         self._machine = machine
         self._mechanisms = mechanisms
         self._server = server
+        self._tenant = tenant
+        self._entry: Entry | None = None
         self._offered: tuple[str, ...] | None = None
         self._steps = 0
         self._option, self._fence = machine.ask_for_logins()
@@ -118,12 +124,9 @@ class ClientLogin:
                 self._challenged(event.data)
             case LoggedIn() if event.token is self._said:
                 self._mechanisms.finish(event.data)
-                self.done = Entry(
-                    printable(event.identity.encode()),
-                    printable(event.tenant.encode()),
-                    event.roles,
-                    event.lifetime,
-                )
+                self._entered(event)
+            case OptionSet() if self._entry is not None and event.token is self._said:
+                self.done = self._entry
             case Refused() if event.token is self._option and event.code not in LAST_WORDS:
                 raise self._unknown(f"it says '{event.text or event.code}'")
             case Refused() if event.token in (self._option, self._said):
@@ -144,6 +147,20 @@ class ClientLogin:
             f"{self._server} knows no logins: {harmless}; name another server, or go there without"
             " a login"
         )
+
+    def _entered(self, event: LoggedIn) -> None:
+        entry = Entry(
+            printable(event.identity.encode()),
+            self._tenant or printable(event.tenant.encode()),
+            event.roles,
+            event.lifetime,
+        )
+        if self._tenant:
+            # Nothing else may be said before it is answered: it would be about another tenant.
+            self._entry = entry
+            self._said = self._machine.act_for(self._tenant.encode())
+        else:
+            self.done = entry
 
     def _begin(self) -> None:
         if self._offered is None:

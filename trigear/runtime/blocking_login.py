@@ -107,7 +107,7 @@ def log_in(
     )
 
     def start() -> ClientLogin:
-        return ClientLogin(machine, channel.mechanisms(auth, server, where), server)
+        return ClientLogin(machine, channel.mechanisms(auth, server, where), server, auth.tenant)
 
     if until is None:
         until = time.monotonic() + LOGIN_SECONDS

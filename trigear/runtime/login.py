@@ -54,7 +54,7 @@ async def log_in(
     """
     try:
         where = channel_of(stream)
-        login = ClientLogin(machine, channel.mechanisms(auth, server, where), server)
+        login = ClientLogin(machine, channel.mechanisms(auth, server, where), server, auth.tenant)
         while login.done is None:
             if login.work is not None:
                 login.worked(await trio.to_thread.run_sync(login.work, abandon_on_cancel=True))
@@ -138,7 +138,7 @@ class Session:
         self._heard.clear()
         mechanisms = channel.mechanisms(self._auth, self._server, self._where)
         await self._living(link)
-        login = ClientLogin(link.machine, mechanisms, self._server)
+        login = ClientLogin(link.machine, mechanisms, self._server, self._auth.tenant)
         while login.done is None:
             if login.work is not None:
                 answer = await trio.to_thread.run_sync(login.work, abandon_on_cancel=True)

@@ -95,6 +95,7 @@ class Auth:
         allow_plaintext_scram: whether SCRAM may be used without TLS to another machine. The
             password stays secret; the connection belongs to whoever stands in the way.
         min_iterations, max_iterations: of SCRAM, what a server may ask for.
+        tenant: for operators, the tenant to act for; empty: none.
 
     Raises:
         ConfigError: the parts do not go together, or the password cannot be one.
@@ -112,8 +113,10 @@ class Auth:
         allow_plaintext_scram: bool = False,
         min_iterations: int = LEAST_ITERATIONS,
         max_iterations: int = CLIENT_MOST_ITERATIONS,
+        tenant: str = "",
     ) -> None:
         self.user = user
+        self.tenant = tenant
         self.authzid = authzid
         self.external = not user if external is None else external
         self.mechanisms = tuple(mechanisms)
@@ -134,7 +137,7 @@ class Auth:
                 f"a {'name' if user else 'password'} alone is of no use",
                 "give both, or neither where a certificate or a Unix socket says who it is",
             )
-        for what, name in (("user", user), ("authzid", authzid)):
+        for what, name in (("user", user), ("authzid", authzid), ("tenant", tenant)):
             if "\0" in name or not name.isprintable():
                 raise ConfigError(what, f"{name!r} has characters that no name has")
         try:

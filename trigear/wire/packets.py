@@ -547,6 +547,9 @@ LOGIN_OPTION: Final = b"sasl"
 
 EXTENDED_OPTION: Final = b"trigear"
 
+TENANT_OPTION: Final = b"tenant="
+"""Begins the option by which an operator acts for a tenant."""
+
 REPLIES: Final = frozenset(
     {ERROR, *(number for row in (*_ROWS, *_EXTENSIONS, *_LOGINS) for number in row.replies)}
 )
