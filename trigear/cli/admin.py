@@ -13,7 +13,7 @@ from trigear.cli.connecting import (
     checked_word,
     connected,
     refusal,
-    with_server,
+    with_server_and_tenant,
     with_server_in_front,
 )
 from trigear.cli.groups import NearGroup
@@ -73,7 +73,7 @@ def listing(
     run.__doc__ = f"{about}\n\nColumns: {', '.join(head.key for head in heads)}."
     example = examples(f"trigear admin {name}\ntrigear admin {name} --json")
     make = admin_group.command(name=name, epilog=example, short_help=about)
-    make(json_option(with_manners(with_server(click.help_option("--help")(run)))))
+    make(json_option(with_manners(with_server_and_tenant(click.help_option("--help")(run)))))
 
 
 listing(
@@ -158,7 +158,7 @@ def value(name: str, about: str) -> None:
 
     run.__doc__ = about
     make = admin_group.command(name=name, epilog=examples(f"trigear admin {name}"))
-    make(json_option(with_manners(with_server(click.help_option("--help")(run)))))
+    make(json_option(with_manners(with_server_and_tenant(click.help_option("--help")(run)))))
 
 
 value("version", "Print the server's version.")
@@ -185,7 +185,7 @@ def give(client: BlockingClient, line: str) -> None:
 )
 @click.argument("function")
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def create_command(function: str, *, servers: Servers) -> int:
     """Make a function known before anybody serves it, so that it is listed and can be limited."""
@@ -210,7 +210,7 @@ def create_command(function: str, *, servers: Servers) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Say what would be dropped, and drop nothing.")
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def drop_command(function: str, *, yes: bool, dry_run: bool, servers: Servers) -> int:
     """Forget a function that has no worker, together with its queued jobs."""
@@ -266,7 +266,7 @@ def state_of(client: BlockingClient, function: str, then: str) -> tuple[Cell, Ce
 @click.argument("function")
 @click.argument("limits", metavar="[ALL | HIGH NORMAL LOW]", nargs=-1, type=Whole(0))
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def max_queue_command(function: str, limits: tuple[int, ...], *, servers: Servers) -> int:
     """Limit how many jobs of a function the server takes; 0 or nothing: any number."""
@@ -298,7 +298,7 @@ def max_queue_command(function: str, limits: tuple[int, ...], *, servers: Server
 )
 @click.argument("words", metavar="WORD...", nargs=-1, required=True)
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def send_command(words: tuple[str, ...], *, servers: Servers) -> int:
     """Send a text command as it stands and print the lines of the answer.

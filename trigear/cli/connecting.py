@@ -36,12 +36,13 @@ VARIABLES: Final = ("TRIGEAR_SERVERS", "GEARMAN_SERVERS")
 
 
 class Servers(NamedTuple):
-    """Where to connect, in this order; who said so if it was not this command line; and how they
-    are spoken with."""
+    """Where to connect, in this order; who said so if it was not this command line; how they are
+    spoken with; and for which tenant an operator acts there."""
 
     addresses: tuple[Address, ...]
     origin: str = ""
     access: Access = Access()
+    tenant: str | None = None
 
     def only(self, address: Address) -> Servers:
         """One of them, spoken with in the same way."""
@@ -78,11 +79,43 @@ class Servers(NamedTuple):
             ConnectionLost: nobody answers there.
             LoginFailed: it does not let us in.
             ConfigError: a file of TLS or of the login cannot be used.
+            Failure: one may not act for the tenant there.
         """
         from trigear.runtime.blocking import connect_blocking
 
         tls, auth = self.access.client_tls(), self.access.auth()
-        return connect_blocking(address, timeout=timeout, patience=0, tls=tls, auth=auth)
+        client = connect_blocking(address, timeout=timeout, patience=0, tls=tls, auth=auth)
+        if self.tenant is not None:
+            try:
+                act_for(client, self.tenant)
+            except BaseException:
+                client.close()
+                raise
+        return client
+
+
+def act_for(client: BlockingClient, tenant: str) -> None:
+    """Have an operator act for a tenant.
+
+    Raises:
+        Failure: that may not be.
+    """
+    from trigear.cli.answers import is_unknown_command
+
+    with said_for(client, "'tenant'"):
+        try:
+            client.admin(f"tenant {checked_word(tenant, '--tenant')}")
+        except Refused as error:
+            said = {
+                "PERMISSION_DENIED": "lets operators alone act for a tenant: leave --tenant out",
+                "UNKNOWN_TENANT": f"knows no tenant '{tenant}': `trigear admin tenants` lists them",
+            }
+            why = said.get(error.code)
+            if is_unknown_command(error):
+                why = "asks nobody who they are, and has no tenants: leave --tenant out"
+            if why is None:
+                raise
+            raise Failure(f"{client.address} {why}", status_of(error)) from error
 
 
 def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -119,6 +152,30 @@ _OPTIONS: Final = (
 )
 
 
+_TENANT: Final = functools.partial(
+    click.option,
+    "--tenant",
+    metavar="NAME",
+    help="For operators: act for this tenant, with the rights of its admin.",
+)
+
+
+def with_server_and_tenant(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As :func:`with_server`, for what operators do for a tenant, too."""
+
+    @functools.wraps(command)
+    def with_tenant(
+        *args: Any,  # noqa: ANN401
+        servers: Servers,
+        tenant: str | None,
+        **rest: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        return command(*args, servers=servers._replace(tenant=tenant), **rest)
+
+    decorated: Callable[..., Any] = _TENANT()(with_server(with_tenant))
+    return decorated
+
+
 def with_server(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which server; it is called with ``servers``."""
 
@@ -144,7 +201,7 @@ def with_server_in_front(group: Callable[..., Any]) -> Callable[..., Any]:
     """Let a group's commands have these options, and --json, in front of their names, too."""
     in_front = click.option("--json", is_flag=True, expose_value=False, help="Print JSON.")
     group = add_options(group, expose_value=False)
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_OPTIONS, _TENANT)):
         group = option(expose_value=False)(group)
     return in_front(group)
 

@@ -12,7 +12,7 @@ from trigear.cli.connecting import (
     connected,
     each_server,
     said_for,
-    with_server,
+    with_server_and_tenant,
     with_server_in_front,
 )
 from trigear.cli.groups import NearGroup
@@ -93,7 +93,7 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
 @function_option
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def list_command(*, function: str | None, as_json: bool, servers: Servers) -> int:
     """List the dead letters, in the order in which they died.
@@ -134,7 +134,7 @@ def list_command(*, function: str | None, as_json: bool, servers: Servers) -> in
 @click.option("--raw", is_flag=True, help="Print the workload alone, as it is.")
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def show_command(handle: str, *, raw: bool, as_json: bool, servers: Servers) -> int:
     """Show all that is known of a dead letter, with its workload.
@@ -237,7 +237,7 @@ DELETE: Final = Act(
 )
 @chosen
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def retry_command(**choice: Any) -> int:  # noqa: ANN401
     """Make dead letters jobs again: queued at once, under the same handles, with all their
@@ -258,7 +258,7 @@ def retry_command(**choice: Any) -> int:  # noqa: ANN401
 )
 @chosen
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def delete_command(**choice: Any) -> int:  # noqa: ANN401
     """Forget dead letters for good. Exit status 1: one of them was not there."""

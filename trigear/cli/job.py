@@ -13,7 +13,7 @@ from trigear.cli.connecting import (
     connected,
     each_server,
     said_for,
-    with_server,
+    with_server_and_tenant,
     with_server_in_front,
 )
 from trigear.cli.groups import NearGroup
@@ -66,7 +66,7 @@ def job_group() -> None:
 @click.option("-u", "--unique", metavar="UNIQUE", help="The job with this unique instead.")
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def status_command(
     handle: str | None, *, unique: str | None, as_json: bool, servers: Servers
@@ -132,7 +132,7 @@ def show_status(
 )
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def list_command(*, as_json: bool, servers: Servers) -> int:
     """List the jobs that are queued or running.
@@ -161,7 +161,7 @@ def list_command(*, as_json: bool, servers: Servers) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Say what would be cancelled, and cancel nothing.")
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def cancel_command(handles: tuple[str, ...], *, yes: bool, dry_run: bool, servers: Servers) -> int:
     """Cancel jobs: whoever waits for one hears that it failed.

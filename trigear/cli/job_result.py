@@ -14,7 +14,7 @@ from trigear.cli.connecting import (
     connected,
     each_server,
     said_for,
-    with_server,
+    with_server_and_tenant,
 )
 from trigear.cli.manners import remark, with_manners
 from trigear.cli.manual import examples
@@ -52,7 +52,7 @@ FORGOTTEN: Final = "it never was, or was over so long ago that it is forgotten"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def result_command(
     handle: str, *, wait: bool, deadline: float | None, as_json: bool, servers: Servers
@@ -90,7 +90,7 @@ def result_command(
 )
 @click.argument("handles", metavar="HANDLE...", nargs=-1, required=True)
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def drop_command(handles: tuple[str, ...], servers: Servers) -> int:
     """Drop the results that are kept of jobs.

@@ -15,7 +15,7 @@ from trigear.cli.connecting import (
     checked_word,
     each_server,
     said_for,
-    with_server,
+    with_server_and_tenant,
 )
 from trigear.cli.manners import with_manners
 from trigear.cli.manual import examples
@@ -61,7 +61,7 @@ Facts = dict[str, Cell]
 @click.argument("handle")
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def show_command(handle: str, *, as_json: bool, servers: Servers) -> int:
     """Show all that is known of a job: what it is, where it stands, who has it and who waits.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from trigear.cli.connecting import Servers, each_server, said_for, with_server
+from trigear.cli.connecting import Servers, each_server, said_for, with_server_and_tenant
 from trigear.cli.manners import remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Status
@@ -29,7 +29,7 @@ GONE: Final = "it is over, was cancelled or never was: try 'trigear job result'"
 )
 @click.argument("handles", metavar="HANDLE...", nargs=-1, required=True)
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def requeue_command(handles: tuple[str, ...], *, servers: Servers) -> int:
     """Put jobs at the end of their queues, without counting an attempt.
@@ -53,7 +53,7 @@ def requeue_command(handles: tuple[str, ...], *, servers: Servers) -> int:
 @click.argument("level", type=click.Choice([level.name.lower() for level in Priority]))
 @click.argument("handles", metavar="HANDLE...", nargs=-1, required=True)
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def priority_command(level: str, handles: tuple[str, ...], *, servers: Servers) -> int:
     """Give jobs another priority. Among those of that priority they stand where their age puts

@@ -15,7 +15,7 @@ from trigear.cli.connecting import (
     connected,
     each_server,
     said_for,
-    with_server,
+    with_server_and_tenant,
     with_server_in_front,
 )
 from trigear.cli.groups import NearGroup
@@ -122,7 +122,7 @@ def schedule_group() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def add_command(words: tuple[str, ...], *, servers: Servers, **given: Any) -> int:  # noqa: ANN401
     """Add a schedule and print its handle.
@@ -265,7 +265,7 @@ def tell_added(handle: bytes, found: ScheduleDetails | None, *, as_json: bool) -
 )
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def list_command(*, as_json: bool, servers: Servers) -> int:
     """List the schedules.
@@ -324,7 +324,7 @@ def named(servers: Servers, name: str) -> Iterator[tuple[BlockingClient, Schedul
 @click.argument("name")
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def show_command(name: str, *, as_json: bool, servers: Servers) -> int:
     """Show all that is known of a schedule, and when its next five runs are due.
@@ -394,7 +394,7 @@ def steering(name: str, about: str, does: Callable[[BlockingClient, str], str]) 
     example = examples(f"trigear schedule {name} nightly")
     make = schedule_group.command(name=name, epilog=example, short_help=about)
     argument = click.argument("names", metavar="NAME...", nargs=-1, required=True)
-    make(argument(with_manners(with_server(click.help_option("--help")(run)))))
+    make(argument(with_manners(with_server_and_tenant(click.help_option("--help")(run)))))
 
 
 def pause(client: BlockingClient, name: str) -> str:
@@ -418,7 +418,7 @@ steering("resume", "Have paused schedules go on; what was due meanwhile is left 
 )
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def run_command(*, names: tuple[str, ...], servers: Servers) -> int:
     """Make a run at once, beside those that are due, and print the handle of its job.
@@ -446,7 +446,7 @@ def run_command(*, names: tuple[str, ...], servers: Servers) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def remove_command(*, names: tuple[str, ...], yes: bool, dry_run: bool, servers: Servers) -> int:
     """Remove schedules. Jobs that they have made stay. Each NAME is a handle or a unique."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from trigear.cli import answers
-from trigear.cli.connecting import Servers, connected, refusal, with_server
+from trigear.cli.connecting import Servers, connected, refusal, with_server_and_tenant
 from trigear.cli.hints import SIGNALS
 from trigear.cli.manners import ask, remark, with_manners
 from trigear.cli.manual import examples
@@ -61,7 +61,7 @@ def for_operators(client: BlockingClient, word: str) -> AbstractContextManager[N
 )
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def sessions_command(*, as_json: bool, servers: Servers) -> int:
     """List the connections: whose they are, how that is known, from where, since when, and what
@@ -88,7 +88,7 @@ def sessions_command(*, as_json: bool, servers: Servers) -> int:
 @click.argument("sessions", metavar="SESSION...", nargs=-1, required=True, type=click.IntRange(0))
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def end_command(sessions: tuple[int, ...], *, as_json: bool, servers: Servers) -> int:
     """End connections, by the numbers that 'trigear admin sessions' has. The jobs that they have go
@@ -117,7 +117,7 @@ def end_command(sessions: tuple[int, ...], *, as_json: bool, servers: Servers) -
 )
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def whoami_command(*, as_json: bool, servers: Servers) -> int:
     """Say who one is to a server: identity, tenant, roles, and how that is known."""
@@ -134,7 +134,7 @@ def whoami_command(*, as_json: bool, servers: Servers) -> int:
     epilog=examples("trigear admin reload"),
 )
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def reload_command(*, servers: Servers) -> int:
     """Have a server read its configuration, certificates and users anew, as SIGHUP does. Its log
@@ -152,7 +152,7 @@ def reload_command(*, servers: Servers) -> int:
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def drain_command(*, yes: bool, servers: Servers) -> int:
     """Have a server stop: what runs may end within its --grace, nothing new begins."""
@@ -171,7 +171,7 @@ def drain_command(*, yes: bool, servers: Servers) -> int:
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def shutdown_command(*, yes: bool, servers: Servers) -> int:
     """Have a server stop at once. Background jobs that run begin anew when it starts again;

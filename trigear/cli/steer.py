@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from trigear.cli import answers
-from trigear.cli.connecting import Servers, connected, with_server
+from trigear.cli.connecting import Servers, connected, with_server_and_tenant
 from trigear.cli.manners import remark, with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Status
@@ -43,7 +43,7 @@ def admin_of(client: BlockingClient) -> BlockingAdmin:
 @click.option("--settings", is_flag=True, help="The settings of every function.")
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def functions_command(
     functions: tuple[str, ...], *, settings: bool, as_json: bool, servers: Servers
@@ -78,7 +78,7 @@ def functions_command(
 )
 @click.argument("functions", metavar="FUNCTION...", nargs=-1, required=True)
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def pause_command(functions: tuple[str, ...], *, servers: Servers) -> int:
     """Have no jobs of these functions handed out until they are resumed.
@@ -99,7 +99,7 @@ def pause_command(functions: tuple[str, ...], *, servers: Servers) -> int:
 )
 @click.argument("functions", metavar="FUNCTION...", nargs=-1, required=True)
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def resume_command(functions: tuple[str, ...], *, servers: Servers) -> int:
     """Have jobs of paused functions handed out again."""
@@ -125,7 +125,7 @@ def resume_command(functions: tuple[str, ...], *, servers: Servers) -> int:
 @click.argument("setting")
 @click.argument("values", metavar="VALUE...", nargs=-1, required=True)
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def set_command(function: str, setting: str, values: tuple[str, ...], *, servers: Servers) -> int:
     """Set something of a function while the server runs.
@@ -152,7 +152,7 @@ def set_command(function: str, setting: str, values: tuple[str, ...], *, servers
 @click.argument("function")
 @click.argument("setting", required=False)
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def reset_command(function: str, setting: str | None, *, servers: Servers) -> int:
     """Take back what was set of a function by command: one setting, or everything.

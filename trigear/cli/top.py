@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import click
 
 from trigear.cli import answers
-from trigear.cli.connecting import Servers, connected, with_server
+from trigear.cli.connecting import Servers, connected, with_server_and_tenant
 from trigear.cli.manners import with_manners
 from trigear.cli.manual import examples
 from trigear.cli.report import Status
@@ -142,7 +142,7 @@ def busy(row: list[Cell]) -> tuple[float, str]:
 @click.option("--once", is_flag=True, help="Print one table and end; so it is without a terminal.")
 @json_option
 @with_manners
-@with_server
+@with_server_and_tenant
 @click.help_option("--help")
 def top_command(*, interval: float, once: bool, as_json: bool, servers: Servers) -> int:
     """Watch the functions of a server: what waits, what runs, and how many jobs come and go.
