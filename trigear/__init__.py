@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from trigear.protocol.dead_talks import DeadLetterDetails, DeadLetterStatus
     from trigear.protocol.events import Data, Status, Warning
     from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
-    from trigear.protocol.session_talks import SessionStatus, WhoAmI
+    from trigear.protocol.session_talks import SessionStatus, TenantQuota, WhoAmI
     from trigear.protocol.talks import (
         ConnectionStatus,
         FunctionSetting,
@@ -113,6 +113,7 @@ __all__ = [
     "SessionStatus",
     "Status",
     "StoreError",
+    "TenantQuota",
     "ThreadJob",
     "TrigearError",
     "TrigearInternalError",
@@ -171,6 +172,7 @@ _HOME = {
     "SessionStatus": "trigear.protocol.session_talks",
     "Status": "trigear.protocol.events",
     "StoreError": "trigear.errors",
+    "TenantQuota": "trigear.protocol.session_talks",
     "ThreadJob": "trigear.runtime.job",
     "TrigearError": "trigear.errors",
     "TrigearInternalError": "trigear.errors",

@@ -7,7 +7,7 @@ import pytest
 from tests.protocol.test_talks import hold
 from trigear.errors import Refused, RemoteProtocolError
 from trigear.protocol import session_talks
-from trigear.protocol.session_talks import SessionStatus, WhoAmI
+from trigear.protocol.session_talks import SessionStatus, TenantQuota, WhoAmI
 
 
 def test_sessions_are_listed() -> None:
@@ -23,6 +23,14 @@ def test_sessions_are_listed() -> None:
 def test_lines_that_make_no_sense_are_an_error(line: str) -> None:
     with pytest.raises(RemoteProtocolError):
         hold(session_talks.sessions(), ("sessions", [line]))
+
+
+def test_quotas_are_listed() -> None:
+    lines = ["acme\tmax-queued-jobs\t5\t10\t3", "acme\tmax-job-bytes\t-\t0\t0"]
+    assert hold(session_talks.tenants(), ("tenants", lines)) == [
+        TenantQuota("acme", "max-queued-jobs", 5, 10, 3),
+        TenantQuota("acme", "max-job-bytes", None, 0, 0),
+    ]
 
 
 def test_one_is_ended_or_not_there() -> None:

@@ -18,6 +18,7 @@ from trigear import (
     Priority,
     PriorityStatus,
     Refused,
+    TenantQuota,
     connect,
     connect_admin,
     connect_admin_blocking,
@@ -74,6 +75,7 @@ async def test_operator_looks_into_a_server_and_steers_it() -> None:
         with pytest.raises(Refused, match="function not found"):
             await admin.drop_function("resize")
         assert {worker.functions for worker in await admin.workers()} == {()}
+        assert TenantQuota("default", "max-connections", 2, 0, 0) in await admin.tenants()
 
 
 async def test_operator_steers_jobs_functions_and_dead_letters() -> None:
@@ -123,6 +125,7 @@ def test_operator_without_trio_does_the_same(server: str, admin: BlockingAdmin) 
         handle = client.submit_background("mail", b"", unique="order-17")
         assert admin.status() == [FunctionStatus("mail", 1, 0, 0)]
         assert admin.priority_status() == [PriorityStatus("mail", 0, 1, 0, 0)]
+        assert TenantQuota("default", "max-connections", 2, 0, 0) in admin.tenants()
         (job,) = admin.jobs()
         assert (job.handle, job.unique, job.background) == (handle.decode(), "order-17", True)
         assert admin.cancel(handle)

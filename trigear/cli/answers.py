@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trigear.cli.tables import columns
 from trigear.errors import Refused
-from trigear.protocol import talks
+from trigear.protocol import session_talks, talks
 from trigear.runtime.talking import hold_blocking
 
 if TYPE_CHECKING:
@@ -81,11 +81,7 @@ SHOW_FUNCTIONS: Final = Listing(
     frozenset({"total", "running", "workers", "completed", "failed", "dropped", "age"}),
 )
 
-TENANTS: Final = Listing(
-    "tenants",
-    columns("tenant", "quota", "used", "limit", "exceeded"),
-    frozenset({"used", "limit", "exceeded"}),
-)
+TENANTS: Final = told(session_talks.tenants, session_talks.TenantQuota)
 
 FUNCTION_COLUMNS: Final = columns(
     "function", "high", "normal", "low", "running", "workers", "paused"

@@ -1,4 +1,4 @@
-"""What is said about connections, and to the server itself, by text command: see
+"""What is said about connections and tenants, and to the server itself, by text command: see
 :mod:`trigear.protocol.talks`."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trigear.protocol.talks import Talk
 
 _FIELDS: Final = 12
+_QUOTA_FIELDS: Final = 5
 
 
 @public
@@ -52,6 +53,23 @@ class WhoAmI:
     method: str | None
 
 
+@public
+@dataclass(frozen=True, slots=True)
+class TenantQuota:
+    """What a tenant may have of something, and what it has.
+
+    ``quota`` is the name it has in `trigear.toml`; ``used`` and ``limit`` are numbers, bytes or
+    seconds, and a limit of 0 is any number. ``used`` is None where nothing is used up, or not
+    counted. ``exceeded`` is how often something was refused since the server started.
+    """
+
+    tenant: str
+    quota: str
+    used: int | None
+    limit: int
+    exceeded: int
+
+
 def _there(field: str) -> str | None:
     return None if field == "-" else field
 
@@ -78,6 +96,16 @@ def sessions() -> Talk[list[SessionStatus]]:
                 _there(name),
             )
         )
+    return found
+
+
+def tenants() -> Talk[list[TenantQuota]]:
+    """What the tenants that may be seen may have."""
+    found = []
+    for line in (yield "tenants"):
+        tenant, quota, used, limit, exceeded = fields(line, _QUOTA_FIELDS)
+        has = None if used == "-" else number(used)
+        found.append(TenantQuota(tenant, quota, has, number(limit), number(exceeded)))
     return found
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trigear.protocol.dead_talks import DeadLetterDetails, DeadLetterStatus
     from trigear.protocol.schedule_talks import ScheduleDetails, ScheduleStatus
-    from trigear.protocol.session_talks import SessionStatus, WhoAmI
+    from trigear.protocol.session_talks import SessionStatus, TenantQuota, WhoAmI
     from trigear.protocol.talks import (
         ConnectionStatus,
         FunctionSetting,
@@ -93,6 +93,10 @@ class BlockingAdmin:
     def sessions(self) -> list[SessionStatus]:
         """The connections of every tenant for an operator, else of one's own; oldest first."""
         return self.hold(session_talks.sessions())
+
+    def tenants(self) -> list[TenantQuota]:
+        """What every tenant may have and what it has, for an operator; else one's own."""
+        return self.hold(session_talks.tenants())
 
     def whoami(self) -> WhoAmI:
         """Who this connection belongs to. Servers that ask nobody do not know the question."""
