@@ -93,9 +93,11 @@ class ScheduleCrash:
             self._since = time.time()
 
     def _wait_for_runs(self) -> None:
-        """Until every schedule has run since the server has started."""
-        started = time.time()
+        """Until every schedule has run since the server has started, and loaded its jobs: that is
+        what it is busy with before."""
         with self.server.link() as link:
+            link.wait_until_loaded()
+            started = time.time()
             while time.time() < started + PATIENCE:
                 rows = [line.split("\t") for line in link.command("schedule list")]
                 found = {row[1]: row[0] for row in rows}
