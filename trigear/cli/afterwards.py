@@ -1,8 +1,8 @@
 """What a command does when it has changed a file that a server reads: tell that server, and say so.
 
-Of a configuration the server is the one that it would start: it has the lock of its store, or its
-process id is in the file for that. Of a file of users it is every server that goes by it: they have
-locks beside it. Their processes are told by SIGHUP.
+Of a configuration the server is the one that it would start: it has the lock of its store, is the
+one that goes by its users, or its process id is in the file for that. Of a file of users it is
+every server that goes by it: they have locks beside it. Their processes are told by SIGHUP.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import re
 import signal
 from typing import TYPE_CHECKING, Final
 
-from trigear.cli.report import Failure
+import click
+
+from trigear.cli.report import Failure, line_for
 from trigear.errors import TrigearError
 
 if TYPE_CHECKING:
@@ -32,7 +34,10 @@ def tell_server(config: str | None = None) -> str:
     Returns:
         What to say about that, for the end of a remark.
     """
-    pid = running_server(config)
+    try:
+        pid = running_server(config)
+    except (click.ClickException, TrigearError, Failure) as error:
+        return f"no server can take it over: {line_for(error)}"
     return NOBODY if pid is None else _tell(pid)
 
 
@@ -62,18 +67,16 @@ def _tell(pid: int) -> str:
 
 
 def running_server(config: str | None = None) -> int | None:
-    """The process id of the server that runs with this configuration, if one runs here."""
-    import click
+    """The process id of the server that runs with this configuration, if one runs here.
 
+    Raises:
+        ConfigError, Failure, click.ClickException: no server could be started with it.
+    """
     from trigear.cli.config import server_context
     from trigear.cli.server import plan_of
 
-    try:
-        plan = plan_of(server_context(config), os.getcwd())
-    except (click.ClickException, TrigearError, Failure):
-        # Nothing could be started with it; what is wrong with it is said elsewhere.
-        return None
-    return _owner_of_store(plan) or _named_in_file(plan)
+    plan = plan_of(server_context(config), os.getcwd())
+    return _owner_of_store(plan) or _owner_of_users(plan) or _named_in_file(plan)
 
 
 def _owner_of_store(plan: Plan) -> int | None:
@@ -81,6 +84,16 @@ def _owner_of_store(plan: Plan) -> int | None:
     if path is None:
         return None
     return _holder(f"{os.path.realpath(path)}.lock")
+
+
+def _owner_of_users(plan: Plan) -> int | None:
+    if plan.logins is None:
+        return None
+    from trigear.cli.logins import claims_of
+
+    # Of several that go by the same users nobody can tell here which one this is.
+    found = [pid for claim in claims_of(plan.logins.path) if (pid := _holder(claim)) is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def _holder(lock: str) -> int | None:

@@ -237,10 +237,17 @@ def _spans(text: str, name: str, *, whole: bool) -> list[tuple[int, int]]:
 def _locked(path: str) -> Iterator[None]:
     descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        _give_to(descriptor, os.stat(os.path.dirname(path)))
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _give_to(descriptor: int, owner: os.stat_result) -> None:
+    """What root makes in somebody's folder is theirs, else their server could not read it."""
+    with contextlib.suppress(PermissionError):
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _replace(path: str, data: bytes) -> None:
@@ -252,10 +259,10 @@ def _replace(path: str, data: bytes) -> None:
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            _give_to(descriptor, os.stat(os.path.dirname(path)))
             with contextlib.suppress(FileNotFoundError):
                 old = os.stat(path)
-                with contextlib.suppress(PermissionError):
-                    os.fchown(descriptor, old.st_uid, old.st_gid)
+                _give_to(descriptor, old)
                 os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
             file.write(data)
             file.flush()
