@@ -119,6 +119,25 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def security(session: nox.Session) -> None:
+    """Take the defences out one at a time, let two tenants live many lives, and measure what can be
+    told by time. Arguments name what of it: defences, tenants, timing."""
+    session.install("-e", ".[test]")
+    wanted = session.posargs or ["defences", "tenants", "timing"]
+    if "defences" in wanted:
+        session.run("python", "-bb", "-m", "tests.security.defences")
+    if "tenants" in wanted:
+        examples = os.environ.get("TRIGEAR_FUZZ_EXAMPLES", FUZZ_EXAMPLES)
+        session.run(
+            *("python", "-bb", "-m", "pytest", "tests/engine/test_two_tenants.py"),
+            *("-o", "faulthandler_timeout=0"),
+            env={"TRIGEAR_FUZZ_EXAMPLES": examples},
+        )
+    if "timing" in wanted:
+        session.run("python", "-bb", "-m", "tests.security.timing")
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """The soak test in full length: TRIGEAR_SOAK_JOBS sets how many jobs."""
     session.install("-e", ".[test]")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.engine.two_tenants import Act, Seen
     from trigear.broker.quotas import Quotas
 
-EXAMPLES = int(os.environ.get(FUZZ_VARIABLE, FUZZ_EXAMPLES)) // 50
+EXAMPLES = int(os.environ.get(FUZZ_VARIABLE, FUZZ_EXAMPLES)) // 100
 
 STORIES = st.lists(st.integers(0, (1 << 40) - 1).map(act_of), min_size=40, max_size=100)
 

@@ -16,6 +16,7 @@ import trio
 from cryptography import x509
 
 import trigear
+from tests.engine.world import packet
 from tests.runtime.calling import Caller
 from tests.security.certificates import CLIENT, SERVER, Authority
 from trigear.engine.config import EngineConfig, ServerConfig
@@ -392,3 +393,17 @@ async def test_files_of_a_client_that_go_away_are_an_error_of_the_connection(
 def test_what_the_hub_reads_at_once_is_more_than_a_record() -> None:
     """A record that is larger than a read would never be opened whole in one go."""
     assert hub.READ_SIZE >= 1 << 14
+
+
+@pytest.mark.parametrize("over", ["with a word", "without one"])
+async def test_t43_a_packet_that_is_cut_off_is_none(over: str, files: Files) -> None:
+    submission = packet("SUBMIT_JOB_BG", b"f", b"", b"all of it")
+    async with open_server(secure(files.server())) as server:
+        async with calling(server, files.client()) as caller:
+            await caller.say(packet("ECHO_REQ", b"?") + submission[:-1])
+            assert await caller.hears() == ("ECHO_RES", b"?")
+            if over == "without one":
+                # As somebody does who cuts the connection under TLS.
+                await trio.aclose_forcefully(caller.stream)
+        async with calling(server, files.client()) as caller:
+            assert await caller.command(b"status") == b"."

@@ -89,6 +89,14 @@ def test_t14_a_wrong_password_and_a_wrong_name_take_the_same_steps(mechanism, na
     assert login("alice") == known
 
 
+def test_t14_the_current_password_takes_the_same_steps_as_the_one_before(calls_of):
+    def login(password):
+        server = authenticator()
+        return calls_of(lambda: by_scram(server, "alice", password))
+
+    assert login("pencil") == login("old pencil")
+
+
 # Guessing
 
 
