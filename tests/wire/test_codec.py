@@ -20,6 +20,7 @@ from tests.wire.recording import (
     decoder,
     halves,
 )
+from trigear.wire import codec
 from trigear.wire.codec import HEADER_SIZE, REQ, RES, Decoder, head, request, response, rows_for
 from trigear.wire.packets import (
     CAN_DO,
@@ -442,6 +443,42 @@ def test_a_submission_that_is_too_large_is_skipped_and_what_follows_is_heard(siz
     assert target.entries[-2:] == TAIL_ENTRIES
     assert machine.buffered == 0
     assert kept <= size + 65_536
+
+
+@given(
+    packets=st.lists(
+        st.tuples(st.sampled_from([SUBMIT_JOB, ECHO_REQ]), st.integers(0, 400)), max_size=6
+    ),
+    cuts=st.lists(st.integers(1, 300), min_size=1, max_size=8),
+    most=st.sampled_from([0, 100, 200, 1000]),
+)
+def test_skipping_is_the_same_wherever_the_stream_is_cut(
+    packets: list[tuple[int, int]], cuts: list[int], most: int
+) -> None:
+    """One that is there whole is handed over; else what is too large is told of, and nothing
+    else is different."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "_LARGE", 64)
+        stream, expected = b"", []
+        for number, size in packets:
+            args = (b"f", b"", b"x" * size) if number == SUBMIT_JOB else (b"x" * size,)
+            stream += request(number, *args)
+            expected.append(("packet", number, *args))
+        target = Recorder()
+        machine = decoder()
+        machine.max_submission = most
+        while stream:
+            machine.feed(stream[: cuts[0]])
+            stream, cuts = stream[cuts[0] :], [*cuts[1:], cuts[0]]
+            while machine.run(target, 2):
+                pass
+        assert machine.buffered == 0
+    assert len(target.entries) == len(expected)
+    for entry, whole in zip(target.entries, expected, strict=True):
+        if entry != whole:
+            assert entry == ("large submission", SUBMIT_JOB)
+            assert whole[1] == SUBMIT_JOB
+            assert len(whole[4]) + 3 > max(most, 64)
 
 
 @pytest.mark.parametrize("packet", [request(ECHO_REQ, b"x" * LARGE), response(SUBMIT_JOB)])

@@ -5,8 +5,8 @@ the caller must tell its own peer; other peers are told through their sinks. ``n
 every decision. Nothing here blocks, waits or reads a clock.
 
 What workers do with jobs is in :mod:`trigear.broker.assignments`, what operators do in
-:mod:`trigear.broker.steering`; here are the functions, the clients, the comings and goings of
-connections, and time.
+:mod:`trigear.broker.steering`, tenants and functions are in :mod:`trigear.broker.registry`; here
+are the clients, the comings and goings of connections, and time.
 
 Invariants, which :mod:`trigear.broker.check` checks:
 
@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final
 
 from trigear.broker.assignments import Late
 from trigear.broker.dead_letters import DeadLetters
-from trigear.broker.functions import IDLE_FUNCTIONS, Function, Partition, Rules, Tenant
 from trigear.broker.jobs import (
     ENDED,
     PARKED,
@@ -35,14 +34,15 @@ from trigear.broker.jobs import (
 )
 from trigear.broker.outcomes import OUTCOMES
 from trigear.broker.peers import Ability, Peer
-from trigear.broker.quotas import Allowance, OverQuota, Quotas, size_of, usage_of
-from trigear.broker.steering import Steering
+from trigear.broker.quotas import OverQuota, Quotas, size_of
+from trigear.broker.registry import FunctionBusy, Registry
 from trigear.model import JobEnd, Now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trigear.broker.assignments import Keeper, Observer
+    from trigear.broker.functions import Function, Rules, Tenant
 
 WALL_CHECK: Final = 10.0
 """Longest sleep while jobs wait for a time of day, in seconds: the wall clock may be set."""
@@ -52,11 +52,7 @@ class QueueFull(Exception):
     """The function's limit for this priority is reached."""
 
 
-class FunctionBusy(Exception):
-    """The function has workers, running jobs, or jobs on their way to the store."""
-
-
-class Broker(Steering):
+class Broker(Registry):
     """All jobs of one server.
 
     Args:
@@ -88,136 +84,11 @@ class Broker(Steering):
         chance: Callable[[], float] = lambda: 1.0,
         quotas: Callable[[str], Quotas | None] = lambda _tenant: None,
     ) -> None:
-        super().__init__(observer, keeper, wakeup, term, chance)
+        super().__init__(
+            *(rules, observer, keeper, wakeup, partition_of, term, outcomes, chance, quotas)
+        )
         self.dead = DeadLetters(self, keeper)
-        self._outcomes = outcomes
         self._mint = mint
-        self._rules = rules
-        self._partition_of = partition_of
-        self._quotas = quotas
-        self.tenants: dict[str, Tenant] = {}
-
-    # Tenants and functions
-
-    def tenant(self, name: str) -> Tenant:
-        """The tenant of this name, new if need be."""
-        tenant = self.tenants.get(name)
-        if tenant is None:
-            tenant = self.tenants[name] = Tenant(name, self._outcomes)
-            quotas = self._quotas(name)
-            if quotas is not None:
-                tenant.allowance = Allowance(quotas)
-        return tenant
-
-    def apply_quotas(self, connections: Callable[[Tenant], int]) -> None:
-        """Ask for the quotas of every tenant again. What a tenant has already, it keeps.
-
-        Args:
-            connections: how many connections a tenant has.
-        """
-        for tenant in self.tenants.values():
-            quotas = self._quotas(tenant.name)
-            if quotas is None:
-                tenant.allowance = None
-            elif tenant.allowance is not None:
-                tenant.allowance.quotas = quotas
-            else:
-                usage = usage_of(tenant)
-                allowance = tenant.allowance = Allowance(quotas)
-                allowance.connections = connections(tenant)
-                allowance.workers = usage.workers
-                allowance.queued_jobs = usage.queued_jobs
-                allowance.queued_bytes = usage.queued_bytes
-                allowance.idle = {each: None for each in tenant.functions.values() if each.idle}
-
-    def partition(self, tenant: str, name: bytes) -> Partition:
-        """The partition to which a function belongs, whether there is such a function or not."""
-        number = self._partition_of(tenant, name)
-        partition = self.partitions.get(number)
-        if partition is None:
-            partition = self.partitions[number] = Partition(number)
-        return partition
-
-    def function(self, tenant: Tenant, name: bytes) -> Function:
-        """The tenant's function of this name, new if need be and whatever the quotas."""
-        function = tenant.functions.get(name)
-        if function is None:
-            if len(tenant.functions) >= tenant.sweep_at:
-                self._sweep(tenant)
-            partition = self.partition(tenant.name, name)
-            function = Function(tenant, partition, name, self._rules(tenant.name, name))
-            partition.functions[tenant.name, name] = tenant.functions[name] = function
-            self._may_rest(function)
-        return function
-
-    def wanted_function(self, tenant: Tenant, name: bytes) -> Function:
-        """The same for somebody who asks for it.
-
-        Raises:
-            OverQuota: it would be new, and the tenant may not have another one.
-        """
-        allowance = tenant.allowance
-        if allowance is not None and name not in tenant.functions:
-            most = allowance.quotas.max_functions
-            while most and len(tenant.functions) >= most:
-                if not allowance.idle:
-                    raise allowance.refuse("max-functions")
-                self._forget_idle(next(iter(allowance.idle)), allowance)
-        return self.function(tenant, name)
-
-    def _sweep(self, tenant: Tenant) -> None:
-        """Forget the idle functions of a tenant that has many, else names that are used once would
-        stay for ever. It is not looked for them again before there are twice as many as then."""
-        for function in list(tenant.functions.values()):
-            if function.idle:
-                self._forget(function)
-        tenant.sweep_at = max(IDLE_FUNCTIONS, 2 * len(tenant.functions))
-
-    def _forget_idle(self, function: Function, allowance: Allowance) -> None:
-        """Forget a function that was idle, if it is idle still."""
-        if function.idle:
-            self._forget(function)
-        else:
-            del allowance.idle[function]
-
-    def _forget(self, function: Function) -> None:
-        """Forget a function that has no jobs and no workers."""
-        # Its husks would hold the function, which holds them.
-        for queue, late in zip(function.queues, function.late, strict=True):
-            queue.clear()
-            late.clear()
-        function.partition.bygone.update(function.ended)
-        tenant, name = function.tenant, function.name
-        del tenant.functions[name]
-        del function.partition.functions[tenant.name, name]
-        if tenant.allowance is not None:
-            tenant.allowance.idle.pop(function, None)
-
-    def drop_function(self, tenant: Tenant, name: bytes, now: Now) -> bool:
-        """Forget a function; its queued jobs are dropped and their clients told.
-
-        Returns:
-            Whether there was such a function.
-
-        Raises:
-            FunctionBusy: it has workers, or jobs that run or are being stored.
-        """
-        function = tenant.functions.get(name)
-        if function is None:
-            return False
-        if function.workers or function.running or function.pending:
-            raise FunctionBusy
-        for job in [job for job in function.jobs.values() if job.function is function]:
-            self._tell_failed(job)
-            self._end(job, JobEnd.DROPPED, now)
-        self._forget(function)
-        return True
-
-    def apply_rules(self, now: Now) -> None:
-        """Ask for the rules of every function again."""
-        for partition in self.partitions.values():
-            for function in partition.functions.values():
-                self.take_rules(function, self._rules(function.tenant.name, function.name), now)
 
     # Clients
 
