@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from trigear.engine.config import EngineConfig, FunctionSettings, Keepalive, OnTimeout, ServerConfig
+from trigear.engine.config import (
+    EngineConfig,
+    FunctionSettings,
+    Keepalive,
+    ListenerConfig,
+    OnTimeout,
+    ServerConfig,
+)
 from trigear.errors import ConfigError
 
 
@@ -110,3 +117,12 @@ def test_settings_cannot_be_changed_in_place() -> None:
         EngineConfig().pid = 5  # type: ignore[misc]
     with pytest.raises(TypeError):
         EngineConfig().functions[b"f"] = FunctionSettings()  # type: ignore[index]
+
+
+def test_an_address_has_of_its_own_what_is_said_of_it() -> None:
+    own = ListenerConfig(allow=("::1",))
+    config = ServerConfig(listen=("a", "b"), listeners={"a": own})
+    assert config.own("a") is own
+    assert config.own("b") == ListenerConfig()
+    with pytest.raises(ConfigError, match=r"limit-exempt: '10/8' is no network; write"):
+        ServerConfig(limit_exempt=("10/8",))

@@ -8,6 +8,7 @@ from tests.engine.test_logins import FAILED, TLS, Guarded, scram
 from tests.engine.world import Caller
 from trigear.engine import logins
 from trigear.engine.doors import Arrivals, Door, Networks, Way
+from trigear.engine.refusals import DENIED
 from trigear.errors import ConfigError
 from trigear.model import CloseReason, Now
 from trigear.security.mechs import Channel
@@ -130,7 +131,23 @@ def test_each_door_has_its_ways() -> None:
     assert come(Door(frozenset([Way.SASL]))).command(b"auth") == b"OK SCRAM-SHA-256\r\n"
     refused = b"ERR AUTHENTICATION_REQUIRED Authentication+required\r\n"
     assert come(Door(frozenset([Way.MTLS]))).command(b"auth") == refused
-    assert come(Door(open=True)).command(b"status") == b".\n"
+    free = come(Door(open=True))
+    assert free.command(b"status") == b".\n"
+    for word in (b"shutdown", b"drain", b"reload", b"tenant acme", b"whoami"):
+        assert free.command(word).startswith(b"ERR UNKNOWN_COMMAND"), "nobody is an operator there"
+    assert free.peer.session.act_for("acme") == DENIED
+    assert world.engine.wishes == []
+    free.submit()
+    known = world.user("alice")
+    assert known.command(b"status") == b"default/f\t1\t0\t0\n.\n"
+    assert free.command(b"tenants").count(b"default") == free.command(b"tenants").count(b"max-")
+
+
+def test_a_way_that_does_not_lead_in_is_left_out() -> None:
+    both = Door(frozenset([Way.NETWORK, Way.SASL]), networks(**{"::1": "acme"}))
+    assert both.without(Way.NETWORK) == Door(frozenset([Way.SASL]))
+    assert both.without(Way.PEER) is both
+    assert Door(open=True).without(Way.NETWORK).open
 
 
 # Arrivals

@@ -10,7 +10,7 @@ import pytest
 from tests.engine.world import Caller, World
 from tests.security.chance import dice
 from tests.security.logins import BINDINGS, PENCIL, SALT
-from trigear.engine import guarded, logins
+from trigear.engine import entering, guarded, logins
 from trigear.engine.config import EngineConfig
 from trigear.engine.doors import Way
 from trigear.engine.logins import Logins
@@ -180,25 +180,25 @@ def test_packets_of_the_wrong_way_are_refused_before_a_login(world: Guarded) -> 
 def test_a_large_echo_needs_a_login(world: Guarded) -> None:
     caller = world.caller()
     assert caller.ask("ECHO_REQ", bytes(guarded.MOST_ECHO + 1)) == [REQUIRED]
-    assert len(world.user().ask("ECHO_REQ", bytes(guarded.MOST_BODY + 1))) == 1
+    assert len(world.user().ask("ECHO_REQ", bytes(entering.MOST_BODY + 1))) == 1
 
 
 def test_a_packet_that_is_too_large_before_a_login_ends_the_connection(world: Guarded) -> None:
     caller = world.caller()
-    caller.peer.send(request(7, bytes(guarded.MOST_BODY + 1))[:12])
+    caller.peer.send(request(7, bytes(entering.MOST_BODY + 1))[:12])
     assert caller.end() is CloseReason.TOO_LARGE
 
 
 def test_only_so_many_packets_and_bytes_are_heard_before_a_login(world: Guarded) -> None:
     caller = world.caller()
-    for _ in range(guarded.MOST_PACKETS):
+    for _ in range(entering.MOST_PACKETS):
         assert caller.ask("ECHO_REQ", b"") == [("ECHO_RES", b"")]
     assert caller.ask("ECHO_REQ", b"") == [REQUIRED]
     caller = world.caller()
     caller.peer.send(request(16, bytes(1000)))
-    caller.peer.send(bytes(guarded.MOST_BYTES))
+    caller.peer.send(bytes(entering.MOST_BYTES))
     assert caller.heard()[-1] == REQUIRED
-    caller.peer.send(bytes(guarded.MOST_BYTES))
+    caller.peer.send(bytes(entering.MOST_BYTES))
     assert caller.heard() == []
 
 
@@ -581,7 +581,7 @@ def test_text_that_is_no_base64_is_the_end(line: bytes, world: Guarded) -> None:
 
 def test_too_many_commands_without_a_login_are_the_end(world: Guarded) -> None:
     caller = world.caller()
-    for _ in range(guarded.MOST_PACKETS):
+    for _ in range(entering.MOST_PACKETS):
         caller.command(b"auth")
     assert caller.command(b"auth").startswith(b"ERR AUTHENTICATION_REQUIRED")
 

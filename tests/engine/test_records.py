@@ -59,3 +59,12 @@ def test_a_record_that_makes_no_sense_is_logged_and_passed_over(entry, why, capl
     assert f"thing b of tenant default in the store makes no sense and stays there: {why}" in (
         caplog.text
     )
+
+
+def test_a_record_without_a_tenant_is_nobodys(caplog):
+    restored = []
+    engine = engine_with(restored)
+    engine.restore_records([record(b"a", tenant="")], NOW)
+    assert restored == []
+    assert engine.spoilt == 1
+    assert "it has no tenant" in caplog.text

@@ -12,7 +12,7 @@ import pytest
 
 from tests.engine.test_logins import FAILED, Guarded
 from tests.security.logins import BINDINGS
-from trigear.engine import guarded, logins
+from trigear.engine import entering, logins
 from trigear.engine.doors import Way
 from trigear.model import CloseReason
 from trigear.security.mechs import Channel
@@ -200,7 +200,7 @@ def test_t17_who_guesses_too_often_is_refused_without_a_check() -> None:
     assert 5 <= checked <= 11
 
 
-@pytest.mark.parametrize("size", [guarded.MOST_BODY + 1, 1 << 20, 1 << 31, (1 << 32) - 1])
+@pytest.mark.parametrize("size", [entering.MOST_BODY + 1, 1 << 20, 1 << 31, (1 << 32) - 1])
 @pytest.mark.parametrize("name", ["SASL_START", "SASL_RESPONSE", "SUBMIT_JOB", "ECHO_REQ"])
 def test_t20_a_length_that_nobody_may_send_ends_the_connection_at_once(
     name: str, size: int

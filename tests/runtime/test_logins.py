@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import trigear
 from tests.runtime.calling import Caller, beside, local
 from tests.security.certificates import CLIENT, SERVER, Authority
 from tests.security.chance import dice
@@ -109,3 +110,37 @@ async def test_client_certificate_is_who_one_is(tmp_path: Path) -> None:
         said = await caller.hears()
         assert said[2].startswith(b"tls-server-end-point")
         assert said[4] == b"acme/alice"
+
+
+async def test_operators_see_sessions_end_them_and_steer_the_server(tmp_path: Path) -> None:
+    async with open_server(beside(tmp_path), logins=logins()) as server:
+        asked = []
+        server.on_reload = lambda: asked.append("reload")
+        where = server.addresses[0]
+        async with (
+            trigear.connect_admin(where) as admin,
+            await open_stream(parse_address(where)) as idle,
+        ):
+            me = await admin.whoami()
+            assert (me.identity, me.tenant, me.method) == ("acme/alice", "acme", "peer")
+            assert me.roles == ("submit", "work", "admin", "operator")
+            await Caller(idle).settled()
+            first, other = await admin.sessions()
+            assert (first.identity, other.identity) == ("acme/alice", "acme/alice")
+            assert await admin.end_session(other.session)
+            assert b"SESSION_ENDED" in await Caller(idle).to_the_end()
+            assert not await admin.end_session(other.session)
+            await admin.reload()
+            await admin.whoami()
+            assert asked == ["reload"]
+            await admin.drain()
+            await server.stopped.wait()
+
+
+async def test_operator_stops_the_server_at_once(tmp_path: Path) -> None:
+    async with (
+        open_server(beside(tmp_path), logins=logins()) as server,
+        trigear.connect_admin(server.addresses[0]) as admin,
+    ):
+        await admin.shutdown()
+        await server.stopped.wait()

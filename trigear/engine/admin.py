@@ -40,7 +40,7 @@ def answer(engine: Engine, session: Session, line: bytes) -> bytes | None:
     """The whole answer to one command line; None if the session gets it once it is known."""
     words = commands.words_of(line)
     command = commands.find(words)
-    if command is None or (command.login and engine.logins is None):
+    if command is None or (command.login and not session.asked):
         return _misused(words)
     args = words[len(command.words) :]
     if command.exact:

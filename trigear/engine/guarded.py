@@ -6,16 +6,14 @@ their own: a packet that is allowed whatever the function goes straight to its h
 depends on the function passes a matcher first, and one that is not allowed has a handler that says
 so. Servers that ask nobody have other sessions, and pay for none of this.
 
-Refusals. Whoever is not logged in is refused once, read no more, and closed after a second, because
-programs that know nothing of logins would otherwise try again at once, thousands of times. Whoever
-is logged in and asks for too much hears ERROR where a reply is due; plain workers hear nothing,
+Refusals. What is said before a login is the business of :mod:`trigear.engine.entering`. Whoever is
+logged in and asks for too much hears ERROR where a reply is due; plain workers hear nothing,
 because an ERROR without a question sets them out of step for good.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 from dataclasses import replace
 from functools import lru_cache
@@ -25,25 +23,23 @@ from typing import TYPE_CHECKING, Any, Final
 from trigear.broker.broker import OverQuota
 from trigear.broker.peers import Peer
 from trigear.engine.doors import Way
+from trigear.engine.entering import EnteringSession
 from trigear.engine.guarded_rows import expired_rows, open_rows, rows_of
 from trigear.engine.refusals import DENIED
 from trigear.engine.scheduler import Refusal as NoSchedule
-from trigear.engine.session import About, Session
-from trigear.engine.views import NOBODY, View
-from trigear.model import CloseReason, printable
+from trigear.engine.session import About
+from trigear.engine.views import View
+from trigear.model import CloseReason
 from trigear.protocol import auth
-from trigear.protocol.auth import Login, Refusal
+from trigear.protocol.auth import Refusal
 from trigear.security import mechs
 from trigear.security.policy import EVERY, NETWORK, Identity, Rights, Role
 from trigear.wire import commands
 from trigear.wire.codec import response
-from trigear.wire.commands import err
 from trigear.wire.packets import (
-    ERROR,
     LOGIN_OPTION,
     OPTION_RES,
     PACKETS,
-    SASL_CHALLENGE,
     SASL_EXPIRING,
     SASL_MECHANISMS,
     SASL_OK,
@@ -52,13 +48,11 @@ from trigear.wire.packets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from trigear.engine.doors import Arrival
     from trigear.engine.engine import Engine
-    from trigear.engine.logins import Check, Logins
+    from trigear.engine.logins import Logins
     from trigear.model import Now
-    from trigear.security.mechs import Channel, Exchange, Outcome
+    from trigear.security.mechs import Channel
     from trigear.security.users import Changes, Users
 
 log: Final = logging.getLogger("trigear.engine")
@@ -66,20 +60,11 @@ log: Final = logging.getLogger("trigear.engine")
 GRACE: Final = 60.0
 """Seconds in which a worker whose login has run out may finish the jobs it holds."""
 
-MOST_BODY: Final = 8192
-"""Bytes of a packet before a login."""
-
 MOST_NAME: Final = 64
 """Bytes of what a connection calls itself."""
 
 MOST_ECHO: Final = 1024
 """Bytes of an ECHO_REQ before a login."""
-
-MOST_PACKETS: Final = 32
-"""Packets and lines before a login."""
-
-MOST_BYTES: Final = 65536
-"""Bytes before a login."""
 
 EXPIRING_AT: Final = 0.8
 """The part of a login's time after which the peer is told that it ends."""
@@ -92,7 +77,7 @@ _WITHOUT_PASSWORD: Final = ("mtls", "peer", mechs.EXTERNAL)
 """How somebody may be known whom a new password does not concern."""
 
 
-class GuardedSession(Session):
+class GuardedSession(EnteringSession):
     """The engine's end of a connection whose peer has to say who it is.
 
     Args:
@@ -104,26 +89,7 @@ class GuardedSession(Session):
         arrival: how it came, and when.
     """
 
-    __slots__ = (
-        "_acting",
-        "_arrival",
-        "_bytes",
-        "_channel",
-        "_check",
-        "_decoding",
-        "_ends",
-        "_exchange",
-        "_in_force",
-        "_in_text",
-        "_login",
-        "_logins",
-        "_packets",
-        "_rights",
-        "_timers",
-        "_used",
-        "_ways",
-        "identity",
-    )
+    __slots__ = ("_acting", "_ends", "_in_force", "_rights", "_used")
 
     def __init__(
         self,
@@ -134,28 +100,13 @@ class GuardedSession(Session):
         channel: Channel,
         arrival: Arrival,
     ) -> None:
-        super().__init__(engine, number, address)
-        self._logins = logins
-        self._arrival = arrival
-        self._ways = arrival.door.ways
-        self._channel = channel
-        self._login = Login()
-        self._exchange: Exchange | None = None
-        self._check: Check | None = None
-        self._in_text = False
-        self._decoding = False
-        self._packets = self._bytes = 0
-        self._timers: list[list[Any]] = []
+        super().__init__(engine, logins, number, address, channel, arrival)
         self._ends: list[list[Any]] = []
         self._rights = Rights(None)
         self._used = False
         """Whether jobs were submitted here, so that the connection is somebody's for good."""
-        self.identity: Identity | None = None
-        """Whose connection it is; None before a login."""
         self._acting: str | None = None
         """The tenant that an operator acts for."""
-        self.peer = Peer(engine.broker.tenant(NOBODY), self)
-        self.decoder.max_packet = min(MOST_BODY, engine.config.max_packet)
         known = logins.implicit(channel, arrival.door, engine.now)
         if known is None:
             waited = engine.now.monotonic - arrival.since
@@ -164,33 +115,9 @@ class GuardedSession(Session):
             self._login.known()
             self._become(known)
 
-    def receive(self, data: bytes, turn: int = 1 << 62) -> bool:
-        if self.identity is None:
-            self._bytes += len(data)
-            if self._bytes > MOST_BYTES and not self.holding:
-                self._refuse(self._login.close(auth.REQUIRED))
-                return False
-        self._decoding = True
-        try:
-            return super().receive(data, turn)
-        finally:
-            self._decoding = False
-
     @property
     def oversees(self) -> bool:
         return self.view.whole
-
-    def ended(self) -> None:
-        self._arrival.over()
-        self._stop()
-
-    def _stop(self) -> None:
-        """Nothing that was begun is gone on with."""
-        self._forget_timers()
-        self._exchange = None
-        if self._check is not None:
-            self._check.session = None
-            self._check = None
 
     def facts(self) -> dict[str, object]:
         identity, channel = self.identity, self._channel
@@ -379,11 +306,6 @@ class GuardedSession(Session):
 
     # Time
 
-    def _after(self, seconds: float, call: Callable[[Now], None]) -> list[Any]:
-        timer = self._logins.set(seconds, call, self._engine.now)
-        self._timers.append(timer)
-        return timer
-
     def _mind_the_end(self) -> None:
         """Have the end of the login announced and come about, if it has one."""
         for timer in self._ends:
@@ -398,15 +320,7 @@ class GuardedSession(Session):
 
     def _forget_timers(self) -> None:
         self._ends.clear()
-        for timer in self._timers:
-            self._logins.timers.cancel(timer)
-        self._timers.clear()
-
-    def _too_late(self, now: Now) -> None:
-        self.note("auth.fail", reason="no login in time")
-        self._stop()
-        self._say(self._login.close(auth.TIMEOUT))
-        self.close(CloseReason.LOGIN_LATE)
+        super()._forget_timers()
 
     def _expiring(self, now: Now) -> None:
         if self._extended and self.identity is not None:
@@ -426,42 +340,6 @@ class GuardedSession(Session):
         self._say(self._login.close(auth.EXPIRED))
         self.close(CloseReason.NOT_LOGGED_IN)
 
-    # Refusals
-
-    def _say(self, refusal: Refusal) -> None:
-        """In the form in which the peer speaks."""
-        if self._in_text:
-            self.send(err(refusal.code, refusal.text))
-        else:
-            self.send(response(ERROR, refusal.code.encode(), refusal.text.encode()))
-
-    def _refuse(self, refusal: Refusal) -> None:
-        """Tell it at once; if that is the end, close later and hear nothing more until then."""
-        self._say(refusal)
-        if refusal.closes:
-            log.warning("%r is refused: %s", self, refusal.code)
-            if refusal.code != auth.CROWDED.code:
-                self.note("auth.fail", reason=refusal.text)
-            self._stop()
-            self.hold()
-            self._after(self._logins.delay(), self._close_late)
-
-    def _close_late(self, now: Now) -> None:
-        self.close(CloseReason.NOT_LOGGED_IN)
-
-    def _refuse_late(self, refusal: Refusal) -> None:
-        """Tell it after a while, and hear nothing more until then."""
-        self.hold()
-        self._after(self._logins.delay(), lambda now: self._refuse_now(refusal))
-
-    def _refuse_now(self, refusal: Refusal) -> None:
-        self._say(refusal)
-        if refusal.closes:
-            self._stop()
-            self.close(CloseReason.NOT_LOGGED_IN)
-        else:
-            self.go_on()
-
     def denied(self, packet: Packet) -> None:
         """The user may not do what this packet asks for."""
         self.note("acl.denied", packet=packet.name)
@@ -470,17 +348,6 @@ class GuardedSession(Session):
             self._say(auth.DENIED)
         else:
             self._engine.ignored(self, f"{packet.name}, which this user may not send")
-
-    def _goes(self, *, needs_login: bool = False) -> bool:
-        """Whether something may be answered that is no part of a login; refuses it if not."""
-        refusal = self._counted() or self._login.request(needs_login=needs_login)
-        if refusal is not None:
-            self._refuse(refusal)
-        return refusal is None
-
-    def _counted(self) -> Refusal | None:
-        self._packets += self.identity is None
-        return self._login.close(auth.REQUIRED) if self._packets > MOST_PACKETS else None
 
     # Packets
 
@@ -537,81 +404,6 @@ class GuardedSession(Session):
         self._in_text = False
         if self._goes(needs_login=True):
             super().on_wrong_magic(number)
-
-    def on_sasl_start(self, start: bytes) -> None:
-        self._in_text = False
-        name, nul, first = start.partition(b"\0")
-        self._start(name, first if nul else None)
-
-    def on_sasl_response(self, data: bytes) -> None:
-        self._in_text = False
-        self._respond(data)
-
-    def on_sasl_abort(self) -> None:
-        self._in_text = False
-        self._abort()
-
-    # A login
-
-    def _start(self, name: bytes, first: bytes | None) -> None:
-        refusal = self._counted() or self._login.start()
-        if refusal is not None:
-            self._refuse(refusal)
-            return
-        begun = self._logins.authenticator.begin(
-            name.decode("ascii", "replace"), self._channel, self._engine.now
-        )
-        if isinstance(begun, mechs.Failed):
-            self._heed(begun)
-            return
-        self._exchange = begun
-        self._heed(mechs.Challenge(b"") if first is None else begun.step(first, self._engine.now))
-
-    def _respond(self, data: bytes) -> None:
-        refusal = self._counted() or self._login.respond()
-        if refusal is not None:
-            self._refuse(refusal)
-            return
-        assert self._exchange is not None
-        self._heed(self._exchange.step(data, self._engine.now))
-
-    def _abort(self) -> None:
-        self._exchange = None
-        self._refuse(self._counted() or self._login.abort())
-
-    def _heed(self, outcome: Outcome) -> None:
-        match outcome:
-            case mechs.Challenge(data):
-                if self._in_text:
-                    self.send(b"+ %s\r\n" % base64.b64encode(data))
-                else:
-                    self.send(response(SASL_CHALLENGE, data))
-            case mechs.Done():
-                self._succeed(outcome)
-            case mechs.Failed(refusal, reason):
-                self._fail(Refusal(refusal.code, refusal.text, refusal.closes), reason)
-            case _:
-                self._check = self._logins.offer(self, outcome.work)
-                if self._check is None:
-                    later = mechs.Refusal.LATER
-                    self._heed(mechs.Failed(later, "too many passwords wait to be checked"))
-                else:
-                    self.hold()
-
-    def checked(self, result: int) -> None:
-        """What came of the password that was handed out."""
-        self._check = None
-        assert self._exchange is not None
-        self.go_on()
-        self._heed(self._exchange.verified(result, self._engine.now))
-
-    def _fail(self, refusal: Refusal, reason: str) -> None:
-        name = "" if self._exchange is None else self._exchange.username
-        self._exchange = None
-        log.warning("%r: login of %s failed: %s", self, printable(name.encode()[:64]), reason)
-        counts = refusal.code != mechs.Refusal.LATER.code
-        self.note("auth.fail" if counts else "auth.throttled", authcid=name, reason=reason)
-        self._refuse_late(self._login.failed(refusal, counts=counts))
 
     def _succeed(self, done: mechs.Done) -> None:
         new, old = done.identity, self.identity
@@ -703,29 +495,6 @@ class GuardedSession(Session):
             return True  # it runs nothing, and the answer says why
         return matcher(schedule.function)
 
-    def _on_auth(self, words: list[bytes]) -> None:
-        if not words:
-            if self._goes():
-                names = self._logins.authenticator.offered(self._channel, self._engine.now)
-                self.send(b"OK %s\r\n" % " ".join(names).encode())
-            return
-        first = None if len(words) == 1 else _decoded(b"" if words[1] == b"=" else words[1])
-        if len(words) > 2 or (len(words) == 2 and first is None):
-            self._refuse(self._login.close(auth.UNEXPECTED))
-            return
-        self._login.asked = True
-        self._start(words[0], first)
-
-    def _continue(self, line: bytes) -> None:
-        if line == b"*":
-            self._abort()
-            return
-        data = _decoded(line)
-        if data is None:
-            self._refuse(self._login.close(auth.UNEXPECTED))
-        else:
-            self._respond(data)
-
 
 def _user_of(identity: Identity) -> str:
     """The name of the user who somebody is."""
@@ -735,13 +504,6 @@ def _user_of(identity: Identity) -> str:
 @lru_cache(maxsize=1024)
 def _fingerprint(certificate: bytes) -> str:
     return f"sha256:{sha256(certificate).hexdigest()}"
-
-
-def _decoded(text: bytes) -> bytes | None:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        return None
 
 
 GuardedSession.rows = open_rows(GuardedSession)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from trigear.engine.engine import Engine
+    from trigear.engine.entering import EnteringSession
     from trigear.model import Now
     from trigear.security.mechs import Authenticator
     from trigear.security.policy import Identity
@@ -43,8 +44,8 @@ class Check:
 
     __slots__ = ("session", "work")
 
-    def __init__(self, session: GuardedSession, work: Callable[[], int]) -> None:
-        self.session: GuardedSession | None = session
+    def __init__(self, session: EnteringSession, work: Callable[[], int]) -> None:
+        self.session: EnteringSession | None = session
         self.work = work
 
 
@@ -137,7 +138,7 @@ class Logins:
 
     # Checks
 
-    def offer(self, session: GuardedSession, work: Callable[[], int]) -> Check | None:
+    def offer(self, session: EnteringSession, work: Callable[[], int]) -> Check | None:
         """Have work done for a session; None if too many wait already."""
         waiting = len(self._waiting)
         if waiting >= CHECKS or waiting * self._seconds > self.deadline / 2:

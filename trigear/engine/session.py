@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 from trigear.broker.broker import Late, OverQuota, QueueFull
 from trigear.broker.dead import NOTE_LIMIT
@@ -140,6 +140,9 @@ class Session(ServerConnection):
         "seat",
         "since",
     )
+
+    asked: ClassVar[bool] = False
+    """Whether the peer has to say who it is."""
 
     def __init__(self, engine: Engine, number: int, address: str) -> None:
         super().__init__(engine.touch, engine.config.max_packet)
