@@ -20,6 +20,8 @@ from trigear.runtime.pool import Place
 from trigear.wire.packets import (
     ECHO_RES,
     ERROR,
+    NO_JOB,
+    NOOP,
     OPTION_RES,
     SASL_EXPIRING,
     SASL_OK,
@@ -225,7 +227,58 @@ async def test_a_job_goes_on_while_its_worker_logs_in_again(
         await server.hangs_up()
 
 
-async def test_who_has_not_logged_in_passes_over_what_is_said_of_logins() -> None:
+async def test_a_worker_whose_login_has_ended_finishes_what_it_has(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    """Anything else that it says would make the server hang up, and the job would be lost."""
+    worker = trigear.Worker(max_jobs=2)
+    go_on = trio.Event()
+
+    @worker.function("f")
+    async def handler(job: trigear.WorkerJob) -> bytes:
+        await go_on.wait()
+        return b"done"
+
+    place = ScriptedPlace()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(worker.run, place, auth=AUTH))
+        server = await place.accepts()
+        await let_in(server, HOUR)
+        assert (await server.hears())[0] == "SET_CLIENT_ID"
+        await server.expects(("OPTION_REQ", b"trigear"))
+        await server.says(OPTION_RES, b"trigear")
+        await server.expects(("CAN_DO", b"f"), ("ECHO_REQ", b""))
+        await server.says(ECHO_RES, b"")
+        await assign(server)
+        await server.expects(("GRAB_JOB_UNIQ",))
+        await server.says(NO_JOB)
+        await server.expects(("PRE_SLEEP",))
+        for share in (0.8, 0.1):
+            mock_clock.jump(share * HOUR)
+            await turn_away(server)
+            await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(0.1 * HOUR)
+        assert await silent(server)
+        beats = len(server.beats)
+        mock_clock.jump(50)
+        assert await silent(server)
+        await server.says(NOOP)  # it was on its way
+        assert await silent(server)
+        assert len(server.beats) == beats
+        go_on.set()
+        await server.expects(("WORK_COMPLETE", H, b"done"), ("end",))
+        await server.hangs_up()
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(1)
+        server = await place.accepts()  # it comes back
+        await let_in(server)
+        nursery.cancel_scope.cancel()
+        await server.hangs_up()
+
+
+async def test_who_has_not_logged_in_passes_over_what_is_said_of_logins(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A certificate may have said who it is, and it has an end."""
     place = ScriptedPlace()
     async with trio.open_nursery() as nursery:
@@ -244,3 +297,4 @@ async def test_who_has_not_logged_in_passes_over_what_is_said_of_logins() -> Non
         nursery.start_soon(serve)
         async with connect_to([Place("here", place)], patience=0) as client:
             assert await client.echo(b"x") == b"x"
+    assert "here: this connection ends in 60.0 s" in caplog.text

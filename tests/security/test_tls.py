@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from tests.security.certificates import DAY, SERVER, Authority, self_signed
 from trigear.errors import ConfigError
 from trigear.security import tls
+from trigear.security.layer import refusal
 from trigear.security.tls import (
     END_POINT,
     UNIQUE,
@@ -576,3 +577,38 @@ def test_t37_no_message_about_a_key_has_anything_of_it(fresh):
     with contextlib.suppress(ConfigError):
         build_server(fresh.server(key=path), NOW)
     assert "TOPSECRET" not in server_complaint(fresh, key=path)
+
+
+def test_context_that_is_made_already_is_taken_as_it_is() -> None:
+    made = build_client(ClientTLS(verify=False))
+    assert build_client(made) is made
+    assert not made.certified
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] x"), "refuses us: .*cert and"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), "does not speak TLS there"),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "does not speak TLS there"),
+        (ssl.SSLError(1, "no shared cipher"), "^TLS failed: "),
+    ],
+)
+def test_what_openssl_says_is_explained(error: ssl.SSLError, words: str) -> None:
+    assert re.search(words, refusal(error))
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("Hostname mismatch, certificate is not valid for 'a'.", "for 'a'; name the server as"),
+        (
+            "unable to get local issuer certificate",
+            r"name the authority that signed it \(ca, or --ca FILE\)$",
+        ),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_is_explained(message: str, words: str) -> None:
+    error = ssl.SSLCertVerificationError(1, "x")
+    error.verify_message = message
+    assert re.search(words, refusal(error))

@@ -12,14 +12,16 @@ his own exceptions and cancellations, bare, and never a group.
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 import trio
 
 from trigear.errors import ConfigError, ConnectionLost, TrigearInternalError
-from trigear.protocol.events import Broken, Dismissed
+from trigear.protocol.events import Broken, Dismissed, Expiring
 from trigear.protocol.login import is_of_login
+from trigear.runtime.backoff import delay
 from trigear.runtime.values import again, breach, dismissal, words_for
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from trigear.runtime.address import Address
     from trigear.runtime.login import Session
     from trigear.security.tls import ClientContext, ClientTLS
+
+log: Final = logging.getLogger("trigear.login")
 
 CHUNK: Final = 65536
 """Bytes asked of the stream at a time."""
@@ -77,6 +81,11 @@ class Link(Generic[Column]):
     def name(self) -> str:
         """What the peer is called in errors."""
         return self._name
+
+    @property
+    def expired(self) -> bool:
+        """Whether the login has ended: the server hears nothing but the ends of what was begun."""
+        return self._session is not None and self._session.over
 
     @property
     def open(self) -> bool:
@@ -171,6 +180,13 @@ class Link(Generic[Column]):
                     if is_of_login(event):
                         if self._session is not None:
                             self._session.hear(event)
+                        elif isinstance(event, Expiring):
+                            log.warning(
+                                "%s: this connection ends in %s: so does what says who this is, a"
+                                " certificate perhaps",
+                                self._name,
+                                delay(event.left),
+                            )
                     elif not self._finishing:
                         self._deliver(event)
                 if self.machine.out:

@@ -103,6 +103,8 @@ class Session:
         self._more = trio.lowlevel.ParkingLot()
         self._nap = trio.CancelScope()
         self._busy = False
+        self.over = False
+        """Whether the login has ended, and only what was begun may be finished."""
         self._renewal = Renewal(entry, trio.current_time(), random.random)
 
     def hear(self, event: Event) -> None:
@@ -112,13 +114,16 @@ class Session:
             self._more.unpark_all()
         elif not self._busy:
             self._renewal.expiring(event.left, trio.current_time())
-            self._nap.deadline = self._renewal.due
+            self._nap.deadline = self._next()
 
     async def keep(self, link: Link[Any]) -> None:
         """Log in again and again, as long as the link lives. Does not raise."""
         while True:
-            with trio.CancelScope(deadline=self._renewal.due) as self._nap:
+            with trio.CancelScope(deadline=self._next()) as self._nap:
                 await trio.sleep_forever()
+            if trio.current_time() < self._renewal.due:
+                self.over = True
+                continue
             try:
                 self._busy = True
                 entry = await self._again(link)
@@ -130,9 +135,15 @@ class Session:
                 return
             else:
                 self._renewal.entered(entry, trio.current_time())
+                self.over = False
                 log.debug("logged in again at %s as %s", self._server, entry.identity)
             finally:
                 self._busy = False
+
+    def _next(self) -> float:
+        """When there is something to do."""
+        due, ends = self._renewal.due, self._renewal.ends
+        return due if self.over else min(due, ends)
 
     async def _again(self, link: Link[Any]) -> Entry:
         self._heard.clear()

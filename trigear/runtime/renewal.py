@@ -22,7 +22,8 @@ LEAST_SECONDS: Final = 1.0
 
 
 class Renewal:
-    """When the next login on a connection is ``due``, in seconds of a clock that counts on.
+    """When the next login on a connection is ``due``, and when the one in force ``ends``, in
+    seconds of a clock that counts on.
 
     A login may have an end. Four fifths of the way there, or when the server says so, another is
     made. The server counts failures and hangs up at the third: so a login that it refuses is tried
@@ -36,7 +37,7 @@ class Renewal:
 
     def __init__(self, entry: Entry, now: float, random: Callable[[], float]) -> None:
         self.due = math.inf
-        self._ends = math.inf
+        self.ends = math.inf
         self._least = now
         self._refusals = 0
         self._backoff = slow(random)
@@ -45,7 +46,7 @@ class Renewal:
     def entered(self, entry: Entry, now: float) -> None:
         """A login has succeeded."""
         lifetime = math.inf if entry.lifetime is None else entry.lifetime
-        self._ends = now + lifetime
+        self.ends = now + lifetime
         self._least = now + LEAST_SECONDS
         self.due = max(now + lifetime * RENEW_AT, self._least)
         self._refusals = 0
@@ -53,12 +54,12 @@ class Renewal:
 
     def expiring(self, left: float, now: float) -> None:
         """The server says that the login ends in so many seconds."""
-        self._ends = min(self._ends, now + left)
+        self.ends = min(self.ends, now + left)
         self.due = min(self.due, max(now, self._least))
 
     def refused(self, error: LoginRefused, now: float) -> None:
         """The server did not take the login; what was before is still in force."""
-        left = max(0.0, self._ends - now)
+        left = max(0.0, self.ends - now)
         if error.temporary:
             wait = self._backoff.next()
         else:

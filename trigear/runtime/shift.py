@@ -171,6 +171,9 @@ class Shift:
         if interval is None or not self.link.machine.extended:
             return
         while self.link.failure is None:
+            if self.link.expired:
+                await trio.sleep(interval)
+                continue
             self.link.machine.heartbeat(math.ceil(interval * 1000))
             self.link.kick()
             await trio.sleep(interval)
@@ -193,6 +196,11 @@ class Shift:
         """Ask for another job if there is a place for one, and nothing else is under way."""
         machine = self.link.machine
         usable = self._working and not self.over.is_set() and machine.state is State.AWAKE
+        if self.link.expired:
+            # The server would hang up, and give the jobs that are held to others.
+            if not self._held:
+                self.over.set()
+            return
         if usable and not (self.alone and self._held) and self.crew.take(self):
             machine.grab()
             self.link.kick()
@@ -213,7 +221,7 @@ class Shift:
                 self.crew.give(self.lane, unused=True)
                 if self.crew.draining.is_set():
                     self._see_whether_done()
-                else:
+                elif not self.link.expired:
                     self.link.machine.sleep()
             case events.Woken():
                 self.grab()
