@@ -194,7 +194,7 @@ def test_only_so_many_packets_and_bytes_are_heard_before_a_login(world: Guarded)
     for _ in range(entering.MOST_PACKETS):
         assert caller.ask("ECHO_REQ", b"") == [("ECHO_RES", b"")]
     assert caller.ask("ECHO_REQ", b"") == [REQUIRED]
-    caller = world.caller()
+    caller = world.caller(Channel("127.0.0.2", loopback=True))
     caller.peer.send(request(16, bytes(1000)))
     caller.peer.send(bytes(entering.MOST_BYTES))
     assert caller.heard()[-1] == REQUIRED

@@ -50,7 +50,7 @@ def untouched(world: Guarded) -> bool:
 def test_t1_of_all_types_of_packets_only_those_of_a_login_are_heard_before_one(asked: bool) -> None:
     world = Guarded()
     for number in range(121):
-        caller = world.caller()
+        caller = world.caller(from_(number))
         if asked:
             caller.ask("OPTION_REQ", b"sasl")
         caller.peer.send(request(number, b"f", b"u", b"f", b"", b"data"))

@@ -26,6 +26,12 @@ MOST_UNKNOWN: Final = 256
 MOST_UNKNOWN_PER_ADDRESS: Final = 64
 """Those of them that come from one address."""
 
+COMES_BACK: Final = 10.0
+"""Seconds within which whoever connects again is one who comes back."""
+
+MOST_REMEMBERED: Final = 4096
+"""Addresses of which it is known that somebody was turned away."""
+
 LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
 
 Network = IPv4Network | IPv6Network
@@ -209,3 +215,19 @@ class Arrivals:
         told, self.on_leave = self.on_leave, None
         if told is not None:
             told()
+
+
+class TurnedAway:
+    """Addresses from which somebody was turned away a moment ago."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def again(self, address: str, now: Now) -> bool:
+        """Somebody at this address is turned away; returns whether somebody was before."""
+        last = self._last.pop(address, None)
+        self._last[address] = now.monotonic
+        if len(self._last) > MOST_REMEMBERED:
+            # The one that was longest ago.
+            del self._last[next(iter(self._last))]
+        return last is not None and now.monotonic - last < COMES_BACK

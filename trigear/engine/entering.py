@@ -154,22 +154,34 @@ class EnteringSession(Session):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Tell it at once; if that is the end, close later and hear nothing more until then."""
+        if not refusal.closes:
+            self._say(refusal)
+            return
+        log.warning("%r is refused: %s", self, refusal.code)
+        if refusal.code != auth.CROWDED.code:
+            self.note("auth.fail", reason=refusal.text)
+        self._stop()
+        if self._comes_back(refusal):
+            self._refuse_late(refusal, 2)
+            return
         self._say(refusal)
-        if refusal.closes:
-            log.warning("%r is refused: %s", self, refusal.code)
-            if refusal.code != auth.CROWDED.code:
-                self.note("auth.fail", reason=refusal.text)
-            self._stop()
-            self.hold()
-            self._after(self._logins.delay(), self._close_late)
+        self.hold()
+        self._after(self._logins.delay(), self._close_late)
+
+    def _comes_back(self, refusal: Refusal) -> bool:
+        """Whether it is told again that it has to log in, which it will not. Some programs connect
+        again as soon as they are told, whatever becomes of the connection."""
+        if refusal != auth.REQUIRED or self._extended or self._in_text:
+            return False
+        return self._logins.turned_away.again(self.address, self._engine.now)
 
     def _close_late(self, now: Now) -> None:
         self.close(CloseReason.NOT_LOGGED_IN)
 
-    def _refuse_late(self, refusal: Refusal) -> None:
+    def _refuse_late(self, refusal: Refusal, delays: int = 1) -> None:
         """Tell it after a while, and hear nothing more until then."""
         self.hold()
-        self._after(self._logins.delay(), lambda now: self._refuse_now(refusal))
+        self._after(delays * self._logins.delay(), lambda now: self._refuse_now(refusal))
 
     def _refuse_now(self, refusal: Refusal) -> None:
         self._say(refusal)

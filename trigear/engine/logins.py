@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.broker.timers import Timers
-from trigear.engine.doors import Arrival, Door, Way
+from trigear.engine.doors import Arrival, Door, TurnedAway, Way
 from trigear.engine.guarded import GuardedSession
 from trigear.engine.session import Session
 from trigear.model import DEFAULT_TENANT
@@ -74,6 +74,7 @@ class Logins:
         self._doors = (self.door, *others)
         self.deadline = deadline
         self.drop_on_password_change = drop_on_password_change
+        self.turned_away = TurnedAway()
         self.timers = Timers()
         self._waiting: deque[Check] = deque()
         self._began = 0.0

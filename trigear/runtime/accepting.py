@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trigear.engine.config import Keepalive, ServerConfig
     from trigear.engine.doors import Arrival
     from trigear.engine.logins import Logins
+    from trigear.runtime.doorstep import Doorstep
     from trigear.runtime.handshakes import Handshakes
     from trigear.runtime.hub import Hub
     from trigear.security.tls import Listening
@@ -89,6 +90,7 @@ class Acceptor:
         listener: it.
         hub: serves those who are let in.
         handshakes: makes TLS connections of them, where that is asked for.
+        doorstep: ends those that are not served.
         tls: the TLS of every address.
         config: what the server is told.
         logins: how peers have to say who they are; None: nobody is asked.
@@ -99,6 +101,7 @@ class Acceptor:
         listener: socket.socket,
         hub: Hub,
         handshakes: Handshakes,
+        doorstep: Doorstep,
         tls: Mapping[str, Listening],
         config: ServerConfig,
         logins: Logins | None,
@@ -107,6 +110,7 @@ class Acceptor:
         self._listener = listener
         self._hub = hub
         self._handshakes = handshakes
+        self._doorstep = doorstep
         self._keepalive = config.keepalive
         self._tcp = listener.family != socket.AF_UNIX
         self._tls: Listening | None = None
@@ -129,7 +133,7 @@ class Acceptor:
         self._said_full = False
 
     async def run(self, nursery: trio.Nursery) -> None:
-        """Accept until cancelled; handshakes run in the nursery."""
+        """Accept until cancelled; handshakes run in the nursery, and who is refused ends there."""
         exhausted = False
         while True:
             await trio.lowlevel.wait_readable(self._listener)
@@ -153,7 +157,7 @@ class Acceptor:
                     await trio.sleep(ACCEPT_PAUSE)
                     break
                 exhausted = False
-                arrival = self._let_in(sock, peer_text(address))
+                arrival = self._let_in(sock, peer_text(address), nursery)
                 if arrival is not None:
                     await self._serve(sock, arrival, nursery)
             await trio.lowlevel.checkpoint()
@@ -175,7 +179,7 @@ class Acceptor:
         self._arrivals.on_leave = left.set
         await left.wait()
 
-    def _let_in(self, sock: socket.socket, address: str) -> Arrival | None:
+    def _let_in(self, sock: socket.socket, address: str, nursery: trio.Nursery) -> Arrival | None:
         """Whether a connection is served. If not it is closed, before a byte of it is read."""
         why = ""
         if self._tcp:
@@ -190,7 +194,7 @@ class Acceptor:
                 why = "too many connections from there have not logged in yet"
         if arrival is None:
             log.warning("refused %s: %s", address, why)
-            sock.close()
+            nursery.start_soon(self._doorstep.leave, sock, address)
             return None
         if self._tcp:
             try:

@@ -9,21 +9,23 @@ nobody can keep others from theirs; who comes too much waits its turn.
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trigear.runtime.doorstep import receive, send
 from trigear.security.layer import TlsLayer
 from trigear.wire.codec import response
 from trigear.wire.packets import ERROR
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator
 
     from trigear.engine.doors import Arrival
+    from trigear.runtime.doorstep import Doorstep
     from trigear.runtime.hub import Hub
     from trigear.security.tls import Listening
 
@@ -43,11 +45,6 @@ WAITING: Final = 1024
 SECONDS: Final = 10.0
 """How long a handshake may take."""
 
-LAST_WORDS: Final = 1.0
-"""Seconds for a peer whose handshake failed to take what says why."""
-
-_READ: Final = 16384
-
 _PLAIN_PACKET: Final = response(ERROR, b"TLS_REQUIRED", b"TLS required")
 _PLAIN_TEXT: Final = b"ERR TLS_REQUIRED TLS+required\r\n"
 _TLS: Final = b"\x16"
@@ -58,11 +55,13 @@ class Handshakes:
 
     Args:
         hub: who serves them.
+        doorstep: where those wait whose handshake failed.
         seconds: how long a handshake may take.
     """
 
-    def __init__(self, hub: Hub, seconds: float = SECONDS) -> None:
+    def __init__(self, hub: Hub, doorstep: Doorstep, seconds: float = SECONDS) -> None:
         self._hub = hub
+        self._doorstep = doorstep
         self._seconds = seconds
         self._threads = trio.CapacityLimiter(THREADS)
         self._all = trio.CapacityLimiter(OPEN)
@@ -87,10 +86,11 @@ class Handshakes:
         Cancelling it closes the connection.
         """
         address = arrival.address
+        words: bytes | None = None
         try:
             async with self._turn(address, exempt), self._all:
                 with trio.move_on_after(self._seconds) as scope:
-                    layer = await self._shake(sock, tls, address)
+                    layer, words = await self._shake(sock, tls, address)
                     if layer is not None:
                         self._hub.add(sock, address, layer, arrival)
                         return
@@ -105,7 +105,11 @@ class Handshakes:
         finally:
             self._room.release()
         arrival.over()
-        sock.close()
+        if words is None:
+            sock.close()
+        else:
+            # Where it takes nobody's turn.
+            await self._doorstep.leave(sock, address, words)
 
     @asynccontextmanager
     async def _turn(self, address: str, exempt: bool) -> AsyncIterator[None]:
@@ -123,15 +127,17 @@ class Handshakes:
             if not statistics.borrowed_tokens and not statistics.tasks_waiting:
                 self._addresses.pop(address, None)
 
-    async def _shake(self, sock: socket.socket, tls: Listening, address: str) -> TlsLayer | None:
-        """The layer of a connection whose handshake is done; None if it failed."""
-        data = await _receive(sock)
+    async def _shake(
+        self, sock: socket.socket, tls: Listening, address: str
+    ) -> tuple[TlsLayer | None, bytes | None]:
+        """The layer of a connection whose handshake is done; else what its peer is told, if it is
+        there to hear it."""
+        data = await receive(sock)
         if not data:
-            return None
+            return None, None
         if not data.startswith(_TLS):
             log.info("%s: speaks plainly on a port that wants TLS", address)
-            await _bid_farewell(sock, _PLAIN_TEXT if data[0] else _PLAIN_PACKET)
-            return None
+            return None, _PLAIN_TEXT if data[0] else _PLAIN_PACKET
         layer = TlsLayer(tls.context)
         while True:
             layer.feed(data)
@@ -139,35 +145,8 @@ class Handshakes:
                 done = await trio.to_thread.run_sync(layer.step, limiter=self._threads)
             except ssl.SSLError as error:
                 log.info("%s: TLS handshake failed: %s", address, error.reason or error)
-                await _bid_farewell(sock, layer.outgoing())
-                return None
-            await _send(sock, layer.outgoing())
+                return None, layer.outgoing()
+            await send(sock, layer.outgoing())
             if done:
-                return layer
-            data = await _receive(sock)
-
-
-async def _receive(sock: socket.socket) -> bytes:
-    while True:
-        try:
-            return sock.recv(_READ)
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(sock)
-
-
-async def _send(sock: socket.socket, data: bytes) -> None:
-    while data:
-        try:
-            data = data[sock.send(data) :]
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(sock)
-
-
-async def _bid_farewell(sock: socket.socket, data: bytes) -> None:
-    """Send last words, and wait a moment until the peer has them: closing a connection with input
-    unread would make the system take them back."""
-    with trio.move_on_after(LAST_WORDS), suppress(OSError):
-        await _send(sock, data)
-        sock.shutdown(socket.SHUT_WR)
-        while await _receive(sock):
-            pass
+                return layer, None
+            data = await receive(sock)

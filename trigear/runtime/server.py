@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trigear.engine.config import ServerConfig
+from trigear.engine.doors import TurnedAway
 from trigear.engine.engine import Engine, Statistics
 from trigear.engine.gate import STALL_SECONDS
 from trigear.engine.handles import HandleMint
@@ -35,6 +36,7 @@ from trigear.model import TERM_SHIFT, CloseReason, counted
 from trigear.runtime.accepting import Acceptor, renew_tls, tls_of
 from trigear.runtime.clock import now
 from trigear.runtime.committer import Committer
+from trigear.runtime.doorstep import Doorstep
 from trigear.runtime.handshakes import Handshakes
 from trigear.runtime.hub import LINGER, Hub
 from trigear.runtime.link import hidden_nursery
@@ -248,7 +250,8 @@ async def _serve(
     hub = Hub(engine, _collector() if own_process else _nothing)
     addresses = [address_text(sock) for sock in sockets]
     server = Server(engine, hub, addresses, config, tls)
-    handshakes = Handshakes(hub)
+    doorstep = Doorstep(TurnedAway())
+    handshakes = Handshakes(hub, doorstep)
     server._loading = loading
     timer = _Timer(engine, hub)
     committer = None if store is None else Committer(engine, store, hub.flush, limiter)
@@ -285,7 +288,7 @@ async def _serve(
                 server.stop()
 
     hub.after_pass = after_pass
-    acceptors = [Acceptor(sock, hub, handshakes, tls, config, logins) for sock in sockets]
+    acceptors = [Acceptor(sock, hub, handshakes, doorstep, tls, config, logins) for sock in sockets]
     listening = trio.CancelScope()
 
     async def drain() -> None:
