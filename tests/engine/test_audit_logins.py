@@ -162,11 +162,11 @@ def test_quotas_that_are_exceeded(world: Watched) -> None:
     bob = world.user("bob")
     bob.submit("SUBMIT_JOB", b"f", b"", b"")
     bob.ask("SUBMIT_JOB", b"f", b"", b"")
-    scram(world.caller(NEAR))
+    scram(world.caller(NEAR), "bob")
     _, job, login = world.take()
     assert (job["event"], job["quota"]) == ("quota.exceeded", "max-queued-jobs")
     assert (login["event"], login["quota"]) == ("quota.exceeded", "max-connections")
-    assert (login["identity"], login["tenant"]) == ("acme/alice", "acme")
+    assert (login["identity"], login["tenant"]) == ("acme/bob", "acme")
 
 
 def test_other_users(world: Watched) -> None:

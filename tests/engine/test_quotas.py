@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.storing import StoringWorld
-from tests.engine.test_logins import HERE, TLS, UNIX, Guarded, scram
+from tests.engine.test_logins import HERE, TLS, UNIX, USERS, Guarded, scram
 from tests.engine.world import Caller, World, packet
 from trigear.broker.check import charges_wrong
 from trigear.broker.quotas import Quotas
@@ -294,7 +294,7 @@ def test_a_login_over_the_quota_is_refused_and_the_connection_closed() -> None:
     world = Quoted(max_connections=2)
     first, _ = world.user(), world.user("bob")
     late = world.caller()
-    assert scram(late) == ("ERROR", b"QUOTA_EXCEEDED", b"Quota exceeded: max-connections")
+    assert scram(late, "bob") == ("ERROR", b"QUOTA_EXCEEDED", b"Quota exceeded: max-connections")
     assert late.end() is None
     world.pass_time(2)
     assert late.end() is CloseReason.NOT_LOGGED_IN
@@ -302,14 +302,21 @@ def test_a_login_over_the_quota_is_refused_and_the_connection_closed() -> None:
     assert world.allowance().exceeded == {"max-connections": 1}
     first.leave()
     world.check_charges()
-    world.user()
+    world.user("bob")
     scram(world.caller(), "eve")  # another tenant
+    world.user()  # an operator
+    world.check_charges()
+    assert world.allowance().connections == 3
 
 
 def test_who_is_known_without_a_login_is_refused_too() -> None:
     world = Quoted(max_connections=1)
     world.user()
-    late = world.caller(UNIX)
+    users = type(world.logins.authenticator.users).parse(
+        f"{USERS}[users.carl]\ntenant = 'acme'\nunix_uids = [7]\n"
+    )
+    world.engine.renew_users(users, world.time())
+    late = world.caller(replace(UNIX, uid=7))
     world.flush()
     assert late.heard() == exceeded("max-connections")
     late.peer.send(packet("SUBMIT_JOB", b"f", b"", b"w"))

@@ -143,6 +143,10 @@ class GuardedSession(EnteringSession):
         allowance = tenant.allowance
         if allowance is None or self.peer.tenant is tenant:
             return True
+        if Role.OPERATOR in identity.roles:
+            # Somebody must be able to see to it that there are fewer.
+            allowance.connections += 1
+            return True
         try:
             allowance.connect()
         except OverQuota as error:
