@@ -21,13 +21,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.crash.process import DurableServer
-from trigear.wire.packets import ECHO_REQ
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +36,8 @@ SCHEDULES = 600
 BEFORE, AFTER = 0.005, 0.05
 """Seconds around a due time in which the kills come."""
 
-PATIENCE = 20.0
+PATIENCE = 60.0
+"""Seconds in which every schedule has to run again."""
 
 
 class ScheduleCrash:
@@ -106,8 +106,8 @@ class ScheduleCrash:
                     return
                 if all(row[7] != "-" and int(row[7]) >= int(started) for row in rows):
                     return
-                link.send(ECHO_REQ, b"")
-                link.receive()
+                # Nothing tells when; the list is long, and the server has better to do.
+                time.sleep(0.05)
         self.strange.append("not every schedule has run again after a start")
 
     def _counted(self) -> dict[str, int]:
@@ -129,16 +129,14 @@ class ScheduleCrash:
             jobs = connection.execute("SELECT function, handle, submitted FROM job").fetchall()
         if len({handle for _, handle, _ in jobs}) < len(jobs):
             found.append("two jobs have one handle")
-        made = Counter(function.decode() for function, _, _ in jobs)
+        made: dict[str, list[float]] = defaultdict(list)
+        for function, _, submitted in jobs:
+            made[function.decode()].append(submitted)
         for name, about in records.items():
-            if about["runs"] != made[name]:
-                found.append(f"{name} counts {about['runs']} runs and has {made[name]} jobs")
-            seconds = [
-                int(submitted - about["since"])
-                for function, _, submitted in jobs
-                if function.decode() == name
-            ]
-            if len(set(seconds)) < len(seconds):
+            moments = made[name]
+            if about["runs"] != len(moments):
+                found.append(f"{name} counts {about['runs']} runs and has {len(moments)} jobs")
+            if len({int(moment - about["since"]) for moment in moments}) < len(moments):
                 found.append(f"{name} ran twice between two due times")
         if records.keys() != self.handles.keys():
             found.append("schedules are missing in the store")
