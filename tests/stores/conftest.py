@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def impatient_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is to be refused is refused soon."""
-    monkeypatch.setattr(postgresql_link, "LOCK_SECONDS", 0.5)
+def patient_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, no session gives up what would come about in the end. Where one
+    is to give up, a test says so: see :func:`tests.stores.places.impatience`."""
+    monkeypatch.setattr(postgresql_link, "LOCK_SECONDS", 50.0)
+    monkeypatch.setattr(postgresql_link, "ANSWER_SECONDS", 50.0)
 
 
 @pytest.fixture(params=PLACES)

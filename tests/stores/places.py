@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.postgres import new_schema, shared
+from trigear.stores import postgresql_link
 from trigear.stores.base import Batch, Keep, Owner, Record
 from trigear.stores.postgresql import PostgresqlStore
 from trigear.stores.postgresql_place import place_of_url
@@ -88,6 +92,19 @@ class PostgresqlPlace:
 
 
 PLACES = {"sqlite": SqlitePlace, "postgresql": PostgresqlPlace}
+
+
+@contextlib.contextmanager
+def impatience(*, answers: bool = False) -> Iterator[None]:
+    """Within, PostgreSQL's sessions wait for a lock for a moment only; with ``answers`` for
+    answers and connections, too. Only around what is to be given up: on a busy machine all else
+    takes longer as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgresql_link, "LOCK_SECONDS", 0.5)
+        if answers:
+            patch.setattr(postgresql_link, "ANSWER_SECONDS", 0.8)
+            patch.setenv("PGCONNECT_TIMEOUT", "2")
+        yield
 
 
 def job(sequence: int, workload: bytes = b"work", *, partition: int = 0, **other: object) -> Keep:

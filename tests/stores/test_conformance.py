@@ -13,6 +13,7 @@ from tests.stores.places import (
     OWNER,
     PLACES,
     content,
+    impatience,
     job,
     pages,
     record,
@@ -276,7 +277,8 @@ def test_numbers_of_batches_begin_anew_with_every_owner(place):
 
 def test_a_second_owner_is_refused_and_told_who_the_first_is(place):
     first = place.opened()
-    with pytest.raises(StoreUnusable, match=r"another server \(pid 4711 at 127\.0\.0\.1:4730\)"):
+    told = r"another server \(pid 4711 at 127\.0\.0\.1:4730\)"
+    with impatience(), pytest.raises(StoreUnusable, match=told):
         place.opened()
     write(first, 1, job(1))
     first.close()

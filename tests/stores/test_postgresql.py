@@ -20,6 +20,7 @@ from tests.stores.places import (
     OWNER,
     PostgresqlPlace,
     content,
+    impatience,
     job,
     pages,
     record,
@@ -57,7 +58,7 @@ def cluster() -> Iterator[Cluster]:
 def refusal(url: str) -> str:
     """Why a store cannot be opened."""
     store = PostgresqlStore(place_of_url(url))
-    with pytest.raises(StoreUnusable) as caught:
+    with impatience(), pytest.raises(StoreUnusable) as caught:
         store.open(OWNER)
     words = str(caught.value)
     assert words.startswith(f"store {store.name}: ")
@@ -313,11 +314,12 @@ def test_a_server_whose_place_was_taken_meanwhile_writes_no_more(place):
     write(store, 1, job(1))
     end_sessions(place)
     other = place.opened()
-    for attempt in (lambda: write(store, 2, job(2)), lambda: store.holds(Batch(1, ()))):
-        with pytest.raises(StoreFenced, match=r"another server owns it now, .* our term was 1"):
-            attempt()
-    with pytest.raises(StoreUnusable, match="another server owns it now"):
-        content(store)
+    with impatience():
+        for attempt in (lambda: write(store, 2, job(2)), lambda: store.holds(Batch(1, ()))):
+            with pytest.raises(StoreFenced, match=r"another server owns it now, .* term was 1"):
+                attempt()
+        with pytest.raises(StoreUnusable, match="another server owns it now"):
+            content(store)
     assert sequences(content(other)) == [1]
     other.close()
     # Nor when nobody has it any more.
@@ -331,7 +333,7 @@ def test_a_lock_that_somebody_holds_without_a_term_is_waited_for(place):
     assert store._tables is not None
     with contextlib.closing(place.cluster.admin()) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (store._tables.lock,))
-        with pytest.raises(StoreUnavailable, match="another session has its lock"):
+        with impatience(), pytest.raises(StoreUnavailable, match="another session has its lock"):
             write(store, 1, job(1))
     write(store, 2, job(2))
     assert sequences(content(store)) == [2]
