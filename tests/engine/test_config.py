@@ -26,6 +26,7 @@ from trigear.errors import ConfigError
         ({"handle_prefix": b"H:a\t"}, "without blanks"),
         ({"handle_prefix": b"H:a\0"}, "without blanks"),
         ({"max_packet": 1023}, "max packet: 1023 bytes is below the least, 1024"),
+        ({"max_packet": (512 << 20) + 1}, "max packet: 536870913 bytes is above the most, 512MiB"),
         ({"wakeup": -1}, "worker wakeup: -1 is not between 0 and 255"),
         ({"wakeup": 256}, "worker wakeup: 256 is not between 0 and 255"),
         ({"attempts": -1}, "attempts: -1 is negative; use 0 for no limit"),
@@ -90,6 +91,7 @@ def test_a_server_with_sockets_has_settings_with_limits(
 
 def test_settings_at_their_limits_are_fine() -> None:
     EngineConfig(handle_prefix=b"x" * 42, max_packet=1024, wakeup=0, attempts=0)
+    EngineConfig(max_packet=512 << 20)
     EngineConfig(handle_prefix=b"\xff", wakeup=255)
     ServerConfig(port=0, backlog=0, grace=0, allow=("10.0.0.1/8",))
     ServerConfig(port=65535, grace=None)

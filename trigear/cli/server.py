@@ -255,7 +255,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     type=SIZE,
     default="64MiB",
     metavar="SIZE",
-    help="Largest packet to accept.",
+    help="Largest packet to accept, at most 512MiB.",
 )
 @click.option(
     "--keepalive/--no-keepalive", default=True, help="Test whether idle peers still live."

@@ -18,6 +18,7 @@ from trigear.engine.doors import (
     network_of,
 )
 from trigear.errors import ConfigError
+from trigear.model import show_size
 from trigear.protocol.connection import MAX_PACKET
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 HANDLE_NAME_LIMIT: Final = 40
 """Bytes of the server's name in a job handle: with `H:`, `:` and 20 digits at most 63 bytes."""
+
+PACKET_LIMIT: Final = 512 * 1024 * 1024
+"""Most that may be set for the largest payload, in bytes. No store takes a value of a gigabyte, and
+a result or dead letter that is refused again and again would hold up all that comes behind it."""
 
 
 class OnTimeout(enum.Enum):
@@ -186,6 +191,12 @@ class EngineConfig:
             )
         if self.max_packet < 1024:
             raise ConfigError("max packet", f"{self.max_packet} bytes is below the least, 1024")
+        if self.max_packet > PACKET_LIMIT:
+            raise ConfigError(
+                "max packet",
+                f"{self.max_packet} bytes is above the most, {show_size(PACKET_LIMIT)}",
+                "keep what is larger in a file, and let the job name it",
+            )
         if self.wakeup is not None and not 0 <= self.wakeup <= 255:
             raise ConfigError("worker wakeup", f"{self.wakeup} is not between 0 and 255")
         if self.outcomes < 0:
