@@ -163,8 +163,10 @@ def test_what_is_wrong_is_said_with_what_to_do(house: House, begin: Callable[...
 
     access = ["--user", "ann", "--password-file", ann]
     assert "name the authority that signed it (ca, or --ca FILE)" in fails(3, *access)
-    assert "log in with --user NAME and --password-file" in fails(4, "--ca", house.ca)
-    said = fails(4, "--ca", house.ca, "--user", "ann", "--password-file", str(wrong))
+    assert "log in with --user NAME, and --password-file" in fails(4, "--ca", house.ca)
+    wrongly = ["--ca", house.ca, "--user", "ann", "--password-file", str(wrong)]
+    said = fails(4, "--debug", *wrongly)
+    assert "Traceback" in said
     assert "refuses the login: Authentication failed" in said
     plain = house.server.address.removeprefix("gearmans://")
     assert "write gearmans://HOST:PORT" in fails(4, "--server", plain, *access)

@@ -23,6 +23,7 @@ from tests.runtime.test_tls import Files, secure
 from tests.security.certificates import SERVER, Authority
 from tests.security.logins import PENCIL, SECRETS
 from trigear.engine import logins as engine_logins
+from trigear.engine.config import ServerConfig
 from trigear.errors import ConnectionLost, LoginFailed, LoginRefused, Refused
 from trigear.runtime.address import parse_address
 from trigear.runtime.client import connect_to, open_client
@@ -42,6 +43,8 @@ from trigear.wire.packets import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from trigear.runtime.server import Server
 
 
 ALICE = trigear.Auth("alice", "pencil")
@@ -165,6 +168,31 @@ async def test_each_new_connection_logs_in_before_anything_else_and_stretches_no
             await trio.testing.wait_all_tasks_blocked()
             assert await client.submit_background("f", b"1") == b"H:1"
             assert auth._salted == stretched
+
+
+async def test_a_server_that_was_started_again_is_logged_in_to_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def serve(config: ServerConfig, task_status: trio.TaskStatus[Server]) -> None:
+        async with open_server(config, logins=logins()) as server:
+            task_status.started(server)
+            await server.stopped.wait()
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve, local())
+        (address,) = server.addresses
+        await nursery.start(partial(worker_of("f").run, address, auth=ALICE))
+        async with trigear.connect(address, auth=ALICE) as client:
+            assert await client.submit("f", b"before") == b"before"
+            server.stop()
+            await server.stopped.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            server = await nursery.start(serve, ServerConfig(listen=(address,)))
+            assert await client.submit("f", b"after", unique="x", resubmit=True) == b"after"
+        nursery.cancel_scope.cancel()
+    assert ways_in(caplog) == ["acme/alice by SCRAM-SHA-256"] * 4
 
 
 # Refusals

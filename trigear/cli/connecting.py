@@ -376,7 +376,7 @@ def refusal(client: BlockingClient, error: Refused, what: str = "") -> Failure:
     if text and error.code != "ERR":
         text = f"{text} ({error.code})"
     if error.code == "AUTHENTICATION_REQUIRED":
-        text += "; log in with --user NAME and --password-file FILE"
+        text += "; log in with --user NAME, and --password-file FILE or --cert"
     return Failure(
         f"{client.address} refused{what and ' '}{what}: {text or error.code}", status_of(error)
     )

@@ -22,7 +22,7 @@ from puresasl.client import SASLClient
 from puresasl.mechanisms import Mechanism
 
 from trigear.errors import ConfigError, LoginFailed
-from trigear.model import public
+from trigear.model import printable, public
 from trigear.security.scram import (
     CLIENT_MOST_ITERATIONS,
     HASHES,
@@ -233,9 +233,13 @@ class TrigearSASL(SASLClient):  # type: ignore[misc]  # pure-sasl has no types
                 return
             if name in self.offered:
                 reasons.append(f"{name}: {reason}")
+        names = printable(", ".join(sorted(self.offered)).encode("utf-8", "backslashreplace"))
+        hidden = self.channel.tls or self.channel.unix
+        then = "" if hidden or not reasons else "; use TLS: gearmans://HOST:PORT"
         raise LoginFailed(
             f"{self.host} offers no mechanism that may be used here: "
-            + ("; ".join(reasons) or f"it offers {', '.join(sorted(self.offered)) or 'none'}")
+            + ("; ".join(reasons) or f"it offers {names or 'none'}")
+            + then
         )
 
     def process(self, challenge: bytes | None = None) -> bytes:
