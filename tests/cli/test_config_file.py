@@ -374,3 +374,4 @@ def test_example_is_valid_with_and_without_its_comment_signs(
     assert config.engine.tenants == {
         "acme": TenantSettings(functions={b"resize": FunctionSettings()})
     }
+    assert config.own("127.0.0.1:4731").door is not None

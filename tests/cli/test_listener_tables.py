@@ -3,6 +3,7 @@ mistakes."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.cli.conftest import Running
+    from tests.cli.conftest import Running, Said
     from trigear.cli.plan import Plan
 
 NETWORKS = """
@@ -219,6 +220,33 @@ def test_what_cannot_be_stops_the_start_with_file_reason_and_next_step(
     text: str, args: tuple[str, ...], said: str, planned: Callable[..., Plan]
 ) -> None:
     assert said in refusal(planned, text, *args)
+
+
+def test_what_an_address_has_is_shown_as_a_file_has_it(
+    trigear: Callable[..., Said], tmp_path: Path
+) -> None:
+    text = (
+        ONE + 'auth = ["network", "sasl"]\nallow = ["127.0.0.0/8"]\n\n[listener.networks]\n'
+        '"127.0.0.0/8" = { tenant = "acme", roles = ["submit"], submit = ["f*"], work = ["*"] }\n'
+        + NETWORKS
+    )
+    path = tmp_path / "trigear.toml"
+    path.write_text(text)
+    shown = trigear("config", "show", "--config", str(path)).out
+    path.write_text(shown)
+    assert trigear("config", "show", "--config", str(path)).out.count("[[listener]]") == 1
+    assert "[[listener]]" + shown.partition("[[listener]]")[2] == (
+        '[[listener]]\naddress = "127.0.0.1:1"\nauth = ["network", "sasl"]\n'
+        'allow = ["127.0.0.0/8"]\n\n[listener.networks]\n'
+        '"127.0.0.0/8" = { tenant = "acme", roles = ["submit"], submit = ["f*"], work = ["*"] }\n'
+        "\n[networks]\n"
+        '"10.1.0.0/16" = { tenant = "acme", roles = ["submit", "work"], submit = ["*"],'
+        ' work = ["f*"] }\n'
+        '"10.0.0.0/8" = { tenant = "wide", roles = ["submit"], submit = ["*"], work = ["*"] }\n'
+    )
+    document = json.loads(trigear("config", "show", "--json", "--config", str(path)).out)
+    assert document["listener"][0]["networks"]["127.0.0.0/8"]["tenant"] == "acme"
+    assert list(document["networks"]) == ["10.1.0.0/16", "10.0.0.0/8"]
 
 
 def test_every_listener_may_say_for_itself_that_nobody_is_asked(

@@ -12,8 +12,9 @@ from click.core import ParameterSource
 
 from trigear.cli import config_file, serve
 from trigear.cli.groups import NearGroup
+from trigear.cli.listener_tables import KEYS
 from trigear.cli.manners import Manners, with_help, with_manners
-from trigear.cli.server import functions_of, plan_of, server_command, tenants_of
+from trigear.cli.server import functions_of, listeners_of, plan_of, server_command, tenants_of
 from trigear.engine.settings import SETTINGS
 from trigear.engine.tenants import QUOTAS
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from trigear.broker.quotas import Quotas
+    from trigear.cli.listener_tables import ListenerTable
     from trigear.engine.config import FunctionSettings
+    from trigear.engine.doors import Networks
 
 ORIGINS: Final = {
     ParameterSource.ENVIRONMENT: "environment",
@@ -71,6 +74,7 @@ def show_command(path: str | None, *, as_json: bool) -> int:
         settings[name] = (ctx.params[str(option.name)], origin)
     functions = settings_in(functions_of(ctx))
     tenants = tenants_of(ctx)
+    tables, networks = listeners_of(ctx)
     if as_json:
         server = {
             name: {"value": value, "from": where} for name, (value, where) in settings.items()
@@ -79,7 +83,13 @@ def show_command(path: str | None, *, as_json: bool) -> int:
             name: quotas_in(found.quotas) | {"function": settings_in(found.functions)}
             for name, found in tenants.items()
         }
-        document = {"server": server, "function": functions, "tenant": own}
+        document = {
+            "server": server,
+            "function": functions,
+            "tenant": own,
+            "listener": [listener_in(table) for table in tables],
+            "networks": networks_in(networks),
+        }
         click.echo(json.dumps(document, default=plain))
         return 0
     click.echo("[server]")
@@ -91,7 +101,44 @@ def show_command(path: str | None, *, as_json: bool) -> int:
         click.echo(f"\n[tenant.{toml_value(name)}]")
         show_keys(quotas_in(tenant.quotas))
         show_functions(f"tenant.{toml_value(name)}.function", settings_in(tenant.functions))
+    for table in tables:
+        found = listener_in(table)
+        own_networks = found.pop("networks", {})
+        click.echo("\n[[listener]]")
+        show_keys(found)
+        show_networks("listener.networks", own_networks)
+    show_networks("networks", networks_in(networks))
     return 0
+
+
+def listener_in(table: ListenerTable) -> dict[str, Any]:
+    """What an address has of its own, as a file has it."""
+    found: dict[str, Any] = {"address": table.address}
+    found |= {key: value for key in KEYS if (value := table.values.get(key.replace("-", "_")))}
+    if table.networks is not None:
+        found["networks"] = networks_in(table.networks)
+    return found
+
+
+def networks_in(networks: Networks | None) -> dict[str, dict[str, object]]:
+    """Who comes from which network, as a file has it."""
+    return {
+        network: {
+            "tenant": identity.tenant,
+            "roles": list(identity.role_names),
+            "submit": list(identity.submit.globs),
+            "work": list(identity.work.globs),
+        }
+        for network, identity in (networks.items() if networks else ())
+    }
+
+
+def show_networks(above: str, networks: Mapping[str, Mapping[str, object]]) -> None:
+    if networks:
+        click.echo(f"\n[{above}]")
+    for network, found in networks.items():
+        values = ", ".join(f"{key} = {toml_value(value)}" for key, value in found.items())
+        click.echo(f"{toml_value(network)} = {{ {values} }}")
 
 
 def settings_in(functions: Mapping[bytes, FunctionSettings]) -> dict[str, dict[str, object]]:
@@ -147,6 +194,17 @@ def example_command() -> int:
         click.echo(f"# {quota.about}\n#{quota.name} = {toml_value(quota.plain(quota.default))}")
     click.echo("\n# For the jobs of one function of this tenant; the same settings as above.")
     click.echo('#[tenant."acme".function."resize"]')
+    click.echo("\n# An address with ways in, networks and TLS files of its own.")
+    click.echo("# The keys are those of [server] that are about one address: address,")
+    for line in textwrap.wrap(f"{', '.join(KEYS)}. What is not there is as above.", 96):
+        click.echo(f"# {line}")
+    click.echo('#[[listener]]\n#address = "127.0.0.1:4731"\n#auth = ["network"]')
+    click.echo("\n# Who comes from a network, where that is a way in; the narrowest one counts.")
+    click.echo("# [networks] says the same for all addresses that have none of their own.")
+    click.echo(
+        "#[listener.networks]\n"
+        '#"127.0.0.0/8" = { tenant = "acme", roles = ["submit", "work"], work = ["resize"] }'
+    )
     return 0
 
 

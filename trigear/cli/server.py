@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trigear.cli.listener_tables import ListenerTable
+    from trigear.engine.doors import Networks
 
 GEARMAND_FACE: Final = "gearmand-2"
 STORE: Final = Kind("store", parse_store)
@@ -387,8 +388,7 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         functions=functions_of(ctx),
         tenants=tenants_of(ctx),
     )
-    tables = ctx.meta.get("trigear.listeners", ())
-    networks = ctx.meta.get("trigear.networks")
+    tables, networks = listeners_of(ctx)
     common = listen_of(ctx, tables, folder)
     config = ServerConfig(
         engine=engine,
@@ -420,6 +420,11 @@ def plan_of(ctx: click.Context, folder: str) -> Plan:
         quiet=manners.quiet,
         reread=lambda: reread(arguments, given["config"], folder),
     )
+
+
+def listeners_of(ctx: click.Context) -> tuple[Sequence[ListenerTable], Networks | None]:
+    """What the file says of single addresses, and of networks for all others."""
+    return ctx.meta.get("trigear.listeners", ()), ctx.meta.get("trigear.networks")
 
 
 def listen_of(ctx: click.Context, tables: Sequence[ListenerTable], folder: str) -> tuple[str, ...]:

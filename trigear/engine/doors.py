@@ -89,6 +89,10 @@ class Networks:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    def items(self) -> list[tuple[str, Identity]]:
+        """The networks and who comes from them, the narrowest first."""
+        return [(str(network), self._found[network]) for network in self._order]
+
     @property
     def tenants(self) -> set[str]:
         """The tenants of those who come from somewhere."""
