@@ -18,8 +18,10 @@ import pytest
 
 from tests.engine.world import World, packet, spoken
 from tests.fuzz.mutation import TABLE, Mutator, first_seed, is_bounded
-from trigear.broker.check import faults_of
+from trigear.broker.check import charges_wrong, faults_of
+from trigear.broker.quotas import Allowance, Quotas
 from trigear.engine.config import EngineConfig, FunctionSettings
+from trigear.model import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +46,17 @@ OPENINGS = (
     packet("SET_CLIENT_ID", b"x") + packet("OPTION_REQ", b"exceptions"),
 )
 """So that the streams meet something."""
+
+SMALL = Quotas(
+    max_workers=4,
+    max_functions=20,
+    max_queued_jobs=60,
+    max_queued_bytes=20_000,
+    max_job_bytes=2_000,
+    max_abilities_per_connection=5,
+    max_background_age=600.0,
+)
+"""What half of the servers grant."""
 
 ANSWERS = {packet.name for packet in TABLE.values() if packet.sent_to} | {"text"}
 
@@ -87,10 +100,13 @@ class Crowd:
             functions={b"g": FunctionSettings(timeout=2.0)},
         )
         self.world = World(config)
+        if self._chance.random() < 0.5:
+            self.world.engine.broker.tenant(DEFAULT_TENANT).allowance = Allowance(SMALL)
         self._peers = [self._new() for _ in range(PEERS)]
 
     def _new(self) -> MemoryPeer:
         peer = self.world.connect()
+        peer.session.limit_packets()
         peer.send(self._chance.choice(OPENINGS))
         return peer
 
@@ -116,6 +132,7 @@ class Crowd:
     def check(self) -> None:
         """The queues' bookkeeping is what counting gives."""
         for tenant in self.world.engine.broker.tenants.values():
+            assert list(charges_wrong(tenant)) == []
             for function in tenant.functions.values():
                 assert list(faults_of(function)) == []
 

@@ -120,7 +120,7 @@ class AuditLog:
         os.close(self._descriptor)
 
     def _write(self, entries: list[Mapping[str, object]]) -> None:
-        lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+        lines = b"".join(json.dumps(entry, default=str).encode() + b"\n" for entry in entries)
         data = b"\n" + lines if self._torn else lines
         try:
             while data:

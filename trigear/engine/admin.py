@@ -48,7 +48,7 @@ def answer(engine: Engine, session: Session, line: bytes) -> bytes | None:
         if not least <= len(args) <= len(command.args):
             return _misused(words)
     found = _METHODS[command.method](engine, session, args)
-    if engine.audit.on:
+    if engine.audit.enters(command):
         engine.audit.command(command, args, found, engine.now, session.facts())
     return found
 

@@ -143,6 +143,10 @@ class Audit:
             self._write(event, now, {**bucket.facts, "left_out": bucket.left_out})
             bucket.left_out = 0
 
+    def enters(self, command: Command) -> bool:
+        """Whether there is to be an entry of this command."""
+        return self._sink is not None and command.name not in READING
+
     def command(
         self,
         command: Command,
@@ -151,7 +155,7 @@ class Audit:
         now: Now,
         about: Mapping[str, object],
     ) -> None:
-        """A text command was given; one that changes something is entered.
+        """A text command that changes something was given.
 
         Args:
             command: which.
@@ -160,8 +164,6 @@ class Audit:
             now: when.
             about: the connection that gave it.
         """
-        if self._sink is None or command.name in READING:
-            return
         words = b"" if answer is None else b" ".join(answer.split()[:2])
         refused = words.startswith(b"ERR")
         self.note(
