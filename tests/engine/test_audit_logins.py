@@ -18,7 +18,9 @@ from tests.security.logins import BINDINGS, SALT
 from trigear.broker.quotas import Quotas
 from trigear.engine.audit import BURST, Audit
 from trigear.engine.config import EngineConfig, TenantSettings
+from trigear.engine.doors import Door, Networks, Way
 from trigear.model import CloseReason
+from trigear.security.policy import Role, network_identity
 from trigear.security.scram import HASHES, ScramClient, Verifier
 from trigear.security.users import Users
 
@@ -80,6 +82,15 @@ def test_who_is_known_without_a_login(world: Watched) -> None:
     world.caller(UNIX)
     (entry,) = world.take()
     assert (entry["event"], entry["method"], entry["identity"]) == ("auth.ok", "peer", "acme/alice")
+
+
+def test_who_comes_from_a_network_has_proved_nothing(world: Watched) -> None:
+    lan = network_identity("192.0.2.0/24", "lan", [Role.SUBMIT])
+    world.logins.door = Door(frozenset({Way.NETWORK}), Networks({"192.0.2.0/24": lan}))
+    world.caller(replace(NEAR, address="192.0.2.7"))
+    (entry,) = world.take()
+    assert (entry["identity"], entry["method"]) == ("net:192.0.2.0/24", "network")
+    assert "authcid" not in entry
 
 
 def test_the_reason_of_a_failure_is_here_and_not_on_the_wire(world: Watched) -> None:

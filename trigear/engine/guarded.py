@@ -130,7 +130,8 @@ class GuardedSession(EnteringSession):
             facts["certificate"] = _fingerprint(channel.certificate)
         if identity is not None:
             facts["identity"] = identity.principal
-            facts["authcid"] = identity.authcid or _user_of(identity)
+            if identity.method != NETWORK:
+                facts["authcid"] = identity.authcid or _user_of(identity)
             facts["method"] = identity.method
         return facts
 
