@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # A client program on Gearman::Client: one JSON request per input line, one JSON event per output
-# line. Arguments: host port.
+# line. Arguments: host port. With TLS if there is TLS_CA, TLS_CERT and TLS_KEY.
 use strict;
 use warnings;
 
@@ -10,7 +10,18 @@ use JSON::PP;
 
 $| = 1;
 my ($host, $port) = @ARGV;
-my $client = Gearman::Client->new(job_servers => ["$host:$port"], exceptions => 1);
+my $server = "$host:$port";
+if ($ENV{TLS_CA}) {
+    $server = {
+        host      => $host,
+        port      => $port,
+        use_ssl   => 1,
+        ca_file   => $ENV{TLS_CA},
+        cert_file => $ENV{TLS_CERT},
+        key_file  => $ENV{TLS_KEY},
+    };
+}
+my $client = Gearman::Client->new(job_servers => [$server], exceptions => 1);
 
 sub say_event {
     my ($event, %fields) = @_;

@@ -1,11 +1,12 @@
 """A client program on python gear: one JSON request per input line, one JSON event per output line.
 
-Arguments: host port.
+Arguments: host port. With TLS if there is TLS_CA, TLS_CERT and TLS_KEY.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 
@@ -84,7 +85,7 @@ class Client(gear.Client):
 def main() -> None:
     host, port = sys.argv[1:]
     client = Client()
-    client.addServer(host, int(port))
+    client.addServer(host, int(port), *map(os.environ.get, ("TLS_KEY", "TLS_CERT", "TLS_CA")))
     client.waitForServer()
     client.setOption("exceptions")
     submitted: dict[str, gear.Job] = {}

@@ -1,12 +1,13 @@
 """A worker program on python gear.
 
 Arguments: host port id specification, the last one JSON:
-{"functions": {name: behaviour}, "log": path}.
+{"functions": {name: behaviour}, "log": path}. With TLS if there is TLS_CA, TLS_CERT and TLS_KEY.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import sys
@@ -48,7 +49,7 @@ def main() -> None:
     host, port, identifier, text = sys.argv[1:]
     specification = json.loads(text)
     worker = gear.Worker(identifier)
-    worker.addServer(host, int(port))
+    worker.addServer(host, int(port), *map(os.environ.get, ("TLS_KEY", "TLS_CERT", "TLS_CA")))
     for name in specification["functions"]:
         worker.registerFunction(name)
     while True:

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # A worker program on Gearman::Worker. Arguments: host port id specification, the last one JSON:
-# {"functions": {name: behaviour}, "log": path}.
+# {"functions": {name: behaviour}, "log": path}. With TLS if there is TLS_CA, TLS_CERT and TLS_KEY.
 use strict;
 use warnings;
 
@@ -39,7 +39,18 @@ my %behaviours = (
     },
 );
 
-my $worker = Gearman::Worker->new(job_servers => ["$host:$port"], client_id => $id);
+my $server = "$host:$port";
+if ($ENV{TLS_CA}) {
+    $server = {
+        host      => $host,
+        port      => $port,
+        use_ssl   => 1,
+        ca_file   => $ENV{TLS_CA},
+        cert_file => $ENV{TLS_CERT},
+        key_file  => $ENV{TLS_KEY},
+    };
+}
+my $worker = Gearman::Worker->new(job_servers => [$server], client_id => $id);
 for my $name (sort keys %{ $specification->{functions} }) {
     $worker->register_function($name, $behaviours{ $specification->{functions}{$name} });
 }
