@@ -13,8 +13,8 @@ from tests.runtime.scripted import ScriptedPlace, ScriptedServer
 from tests.runtime.workplace import assign, meet, part
 from trigear.errors import ConnectionLost
 from trigear.runtime.backoff import LEAST, STEADY_SECONDS
+from trigear.runtime.posts import CLEANUP_GRACE
 from trigear.runtime.worker import (
-    CLEANUP_GRACE,
     ThreadJob,
     Worker,
     WorkerJob,
@@ -30,7 +30,7 @@ async def endless(job: WorkerJob) -> bytes:
 @pytest.fixture
 def longest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wait is as long as its bound."""
-    monkeypatch.setattr("trigear.runtime.worker.random.random", lambda: 1.0)
+    monkeypatch.setattr("trigear.runtime.posts.random.random", lambda: 1.0)
 
 
 @pytest.mark.usefixtures("longest_waits")
