@@ -316,7 +316,8 @@ CLAIMS: Final = 8
 
 def claims_of(path: str) -> list[str]:
     """The files by which servers say that they go by the users in this one."""
-    return [f"{path}.server{number or ''}" for number in range(CLAIMS)]
+    real = os.path.realpath(path)
+    return [f"{real}.server{number or ''}" for number in range(CLAIMS)]
 
 
 class Users:

@@ -32,6 +32,12 @@ log: Final = logging.getLogger("trigear.server")
 ACCEPTS: Final = 32
 """Connections accepted in a row before other tasks have their turn."""
 
+SAY_AGAIN: Final = 60.0
+"""Seconds until it is said again that an address is refused."""
+
+SAID: Final = 1024
+"""Addresses of which that is remembered."""
+
 ACCEPT_PAUSE: Final = 0.5
 """Seconds without accepting when the process is out of descriptors or memory."""
 
@@ -131,6 +137,8 @@ class Acceptor:
             config.limit_exempt,
         )
         self._said_full = False
+        self._said: dict[tuple[str, str], float] = {}
+        """When to say again of an address that it is refused."""
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Accept until cancelled; handshakes run in the nursery, and who is refused ends there."""
@@ -206,6 +214,16 @@ class Acceptor:
                 sock.close()
                 return None
         return arrival
+
+    def _say_refused(self, address: str, why: str) -> None:
+        """A flood is worth a line now and then, and not one for each of its connections."""
+        moment = now().monotonic
+        if moment < self._said.get((address, why), 0.0):
+            return
+        if len(self._said) >= SAID:
+            self._said.clear()
+        self._said[address, why] = moment + SAY_AGAIN
+        log.warning("refused %s: %s", address, why)
 
     async def _serve(self, sock: socket.socket, arrival: Arrival, nursery: trio.Nursery) -> None:
         if self._tls is None:
