@@ -201,7 +201,7 @@ class Acceptor:
             if arrival is None:
                 why = "too many connections from there have not logged in yet"
         if arrival is None:
-            log.warning("refused %s: %s", address, why)
+            self._say_refused(address, why)
             nursery.start_soon(self._doorstep.leave, sock, address)
             return None
         if self._tcp:
