@@ -41,7 +41,7 @@ RESULTS_SIZE: Final = 64 * 1024 * 1024
 """How many results of a function are kept at most, and how many bytes, unless told otherwise."""
 
 IDLE_FUNCTIONS: Final = 1_000
-"""So many functions of a tenant are never too many, and the idle ones among them stay."""
+"""Fewer functions of a tenant are never too many, and the idle ones among them stay."""
 
 _HUSKS: Final = 64
 """Ended jobs in a queue that are never worth a clean-up."""
@@ -174,7 +174,7 @@ class Tenant:
         self.allowance: Allowance | None = None
         """What is charged to it; None: it has no quotas."""
         self.sweep_at = IDLE_FUNCTIONS
-        """With so many functions, those that are idle are forgotten."""
+        """With so many functions, idle ones are forgotten."""
 
     def job(self, handle: bytes) -> Job | None:
         """The job with this handle, if it is known."""

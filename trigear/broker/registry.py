@@ -110,12 +110,17 @@ class Registry(Steering):
         return self.function(tenant, name)
 
     def _sweep(self, tenant: Tenant) -> None:
-        """Forget the idle functions of a tenant that has many, else names that are used once would
-        stay for ever. It is not looked for them again before there are twice as many as then."""
+        """Forget idle functions of a tenant that has many, the oldest first, else names that are
+        used once would stay for ever. The others are not looked through again before there are a
+        good deal more, so that a new function costs the same however many there are."""
+        most = IDLE_FUNCTIONS * 3 // 4
         for function in list(tenant.functions.values()):
+            if len(tenant.functions) <= most:
+                break
             if function.idle:
                 self._forget(function)
-        tenant.sweep_at = max(IDLE_FUNCTIONS, 2 * len(tenant.functions))
+        left = len(tenant.functions)
+        tenant.sweep_at = left + max(IDLE_FUNCTIONS - most, left // 4)
 
     def _forget_idle(self, function: Function, allowance: Allowance) -> None:
         """Forget a function that was idle, if it is idle still."""
