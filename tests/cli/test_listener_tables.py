@@ -214,6 +214,12 @@ ONE = '[[listener]]\naddress = "127.0.0.1:1"\n'
             ("--auth", "network", "--listen", "unix:x"),
             "--auth network: only plain TCP goes by addresses; add --listen HOST:PORT",
         ),
+        (
+            NETWORKS,
+            ("--auth", "network", "--listen", "unix:/x", "--listen", "127.0.0.1"),
+            "--auth network: only plain TCP goes by addresses, and nobody could come in at unix:/x;"
+            " give that one a way in of its own, in a [[listener]] of trigear.toml",
+        ),
     ],
 )
 def test_what_cannot_be_stops_the_start_with_file_reason_and_next_step(

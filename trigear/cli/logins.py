@@ -226,7 +226,14 @@ def _refuse_idle(
         )
     if Way.PEER in door.ways and all(each.path is None for each in addresses):
         raise ConfigError(f"{setting} peer", "there is no Unix socket", "add --listen unix:PATH")
-    if Way.NETWORK in door.ways and all(each.tls or each.path is not None for each in addresses):
+    others = [each for each in addresses if each.tls or each.path is not None]
+    if door.ways == {Way.NETWORK} and 0 < len(others) < len(addresses):
+        raise ConfigError(
+            f"{setting} network",
+            f"only plain TCP goes by addresses, and nobody could come in at {others[0]}",
+            "give that one a way in of its own, in a [[listener]] of trigear.toml",
+        )
+    if Way.NETWORK in door.ways and len(others) == len(addresses):
         raise ConfigError(
             f"{setting} network",
             "only plain TCP goes by addresses",

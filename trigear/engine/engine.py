@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from trigear.broker.broker import Broker
@@ -32,6 +31,7 @@ from trigear.engine.results import Results
 from trigear.engine.rules import RuleBook
 from trigear.engine.scheduler import Scheduler
 from trigear.engine.session import Session
+from trigear.engine.statistics import Statistics, statistics_of
 from trigear.engine.views import NOBODY
 from trigear.errors import StoreError, TrigearInternalError
 from trigear.model import DEFAULT_TENANT, TERM_SHIFT, CloseReason, JobEnd, Now, counted, printable
@@ -71,22 +71,6 @@ NAME_SHOWN: Final = 128
 
 CENSUS_SECONDS: Final = 60.0
 """How often queues with jobs and no worker are looked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What a server has done since it started, and holds now."""
-
-    connections: int
-    functions: int
-    jobs: int
-    running: int
-    schedules: int
-    ended: Mapping[JobEnd, int]
-    closed: Mapping[CloseReason, int]
-    late_answers: int
-    ignored: int
-    faults: int
 
 
 class Engine:
@@ -570,19 +554,11 @@ class Engine:
 
     def statistics(self) -> Statistics:
         """Counters and gauges."""
-        functions = [f for t in self.broker.tenants.values() for f in t.functions.values()]
-        ended: Counter[JobEnd] = Counter()
-        for partition in self.broker.partitions.values():
-            ended.update(partition.ended)
-        return Statistics(
+        return statistics_of(
+            self.broker,
             connections=len(self._sessions),
-            functions=len(functions),
-            jobs=sum(function.total for function in functions),
-            running=sum(function.running for function in functions),
             schedules=len(self.scheduler),
-            ended=ended,
             closed=self._closed.copy(),
-            late_answers=self.broker.late_answers,
             ignored=self._ignored.total(),
             faults=self._faults,
         )

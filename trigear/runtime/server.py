@@ -27,7 +27,7 @@ import trio
 
 from trigear.engine.config import ServerConfig
 from trigear.engine.doors import TurnedAway
-from trigear.engine.engine import Engine, Statistics
+from trigear.engine.engine import Engine
 from trigear.engine.gate import STALL_SECONDS
 from trigear.engine.handles import HandleMint
 from trigear.engine.wishes import Wish
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from trigear.engine.logins import Logins
+    from trigear.engine.statistics import Statistics
     from trigear.security.tls import Listening
     from trigear.security.users import Users
     from trigear.stores.base import Store
