@@ -8,10 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from trigear.errors import JobRaised, Refused
+from trigear.errors import JobRaised, LoginFailed, Refused
 from trigear.model import Priority
+from trigear.runtime.blocking import connect_blocking
 from trigear.runtime.client import connect
 from trigear.runtime.worker import Worker, WorkerJob
+from trigear.security.sasl_client import Auth
 
 if TYPE_CHECKING:
     from tests.conftest import ForeignServer
@@ -114,3 +116,15 @@ async def test_a_job_over_its_deadline_is_done_by_another(gearmand_c: ForeignSer
             await nursery.start(quick.run, gearmand_c.address)
         assert answers == {b"other": b"not touched", b"late": b"done by another"}
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.peers
+async def test_t7_gearmand_knows_no_logins_and_gets_no_job(gearmand_c: ForeignServer) -> None:
+    auth = Auth("alice", "pencil")
+    said = "knows no logins: it says 'Server does not recognize given option'; name another"
+    with pytest.raises(LoginFailed, match=said):
+        async with connect(gearmand_c.address, auth=auth):
+            pytest.fail("let in")
+    with pytest.raises(LoginFailed, match=said):
+        connect_blocking(gearmand_c.address, timeout=30, auth=auth)
+    assert gearmand_c.ask(b"status") == b".\n"

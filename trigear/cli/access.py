@@ -19,8 +19,9 @@ from trigear.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from trigear.runtime.address import Address
     from trigear.security.sasl_client import Auth
-    from trigear.security.tls import ClientTLS
+    from trigear.security.tls import ClientContext, ClientTLS
 
 INSECURE: Final = (
     "warning: --insecure-no-verify: whoever answers is taken for the server; others on the way can"
@@ -92,6 +93,7 @@ class Access:
     user: str = ""
     password_file: str = ""
     _auth: Auth | None = field(default=None, repr=False, compare=False)
+    _context: ClientContext | None = field(default=None, repr=False, compare=False)
     _warned: bool = field(default=False, repr=False, compare=False)
 
     @property
@@ -104,17 +106,23 @@ class Access:
         """Whether the certificate says who it is, and not a password."""
         return bool(self.user and self.cert and not self.password_file)
 
-    def client_tls(self) -> ClientTLS | None:
-        """How TLS is spoken; None where nothing is said of it, and addresses decide.
+    def context_for(self, address: Address) -> ClientContext | None:
+        """How TLS is spoken with a server; None where it is not. The files are read once.
 
         Raises:
-            ConfigError: the files do not go together.
+            ConfigError: one cannot be used, or they do not go together.
         """
-        if not self.means_tls:
+        if address.path is not None or not (self.means_tls or address.tls):
             return None
-        self.check()
-        self.warn()
-        return tls_of(self.ca, self.cert, self.key, insecure=self.insecure)
+        if self._context is None:
+            from trigear.security.tls import build_client
+
+            self.check()
+            self.warn()
+            self._context = build_client(
+                tls_of(self.ca, self.cert, self.key, insecure=self.insecure)
+            )
+        return self._context
 
     def check(self) -> None:
         """See whether the files of TLS go together.
@@ -280,6 +288,7 @@ def merged(levels: Iterable[Access]) -> Access:
             ca=found.ca or level.ca,
             insecure=found.insecure or level.insecure,
             _auth=None,
+            _context=None,
         )
         if not (found.cert or found.key):
             found = replace(found, cert=level.cert, key=level.key)

@@ -58,7 +58,7 @@ class Servers(NamedTuple):
         from trigear.runtime.blocking_wire import open_wire
 
         until = time.monotonic() + PATIENCE
-        wire = open_wire(address, until, self.access.client_tls())
+        wire = open_wire(address, until, self.access.context_for(address))
         auth = self.access.auth()
         if auth is not None:
             from trigear.protocol.client import ClientConnection
@@ -83,7 +83,7 @@ class Servers(NamedTuple):
         """
         from trigear.runtime.blocking import connect_blocking
 
-        tls, auth = self.access.client_tls(), self.access.auth()
+        tls, auth = self.access.context_for(address), self.access.auth()
         client = connect_blocking(address, timeout=timeout, patience=0, tls=tls, auth=auth)
         if self.tenant is not None:
             try:

@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from trigear.runtime.result import Result
     from trigear.runtime.values import AnyPriority
     from trigear.security.sasl_client import Auth
-    from trigear.security.tls import ClientTLS
+    from trigear.security.tls import ClientContext, ClientTLS
 
 __all__ = ["BlockingClient", "BlockingJob", "connect_blocking"]
 
@@ -481,7 +481,7 @@ def connect_blocking(
     client_id: str | None = None,
     patience: float = PATIENCE,
     rng: random.Random | None = None,
-    tls: ClientTLS | None = None,
+    tls: ClientTLS | ClientContext | None = None,
     auth: Auth | None = None,
 ) -> BlockingClient:
     """Connect to the servers that jobs shall be submitted to, without Trio.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trigear.runtime.blocking_login import BlockingSession
     from trigear.runtime.blocking_wire import Wire
     from trigear.security.sasl_client import Auth
-    from trigear.security.tls import ClientTLS
+    from trigear.security.tls import ClientContext, ClientTLS
 
 ATTEMPT_SECONDS: Final = 10.0
 """How long an attempt to connect again may take where the client has no timeout."""
@@ -97,7 +97,7 @@ class BlockingPool:
         *,
         patience: float,
         rng: Callable[[], float],
-        tls: ClientTLS | None = None,
+        tls: ClientTLS | ClientContext | None = None,
         auth: Auth | None = None,
     ) -> None:
         if not addresses:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trigear.runtime.address import Address
     from trigear.security.layer import TlsLayer
-    from trigear.security.tls import ClientTLS
+    from trigear.security.tls import ClientContext, ClientTLS
 
 CHUNK: Final = 65536
 """Bytes asked of the socket at a time."""
@@ -137,7 +137,9 @@ def open_socket(address: Address, timeout: float | None) -> socket.socket:
     return link
 
 
-def open_wire(address: Address, until: float | None, tls: ClientTLS | None = None) -> Wire:
+def open_wire(
+    address: Address, until: float | None, tls: ClientTLS | ClientContext | None = None
+) -> Wire:
     """Connect, and shake hands if that is wanted.
 
     Args:
@@ -161,7 +163,10 @@ def open_wire(address: Address, until: float | None, tls: ClientTLS | None = Non
 
 
 def _secured(
-    link: socket.socket, address: Address, until: float | None, tls: ClientTLS | None
+    link: socket.socket,
+    address: Address,
+    until: float | None,
+    tls: ClientTLS | ClientContext | None,
 ) -> TlsWire:
     # Only here: it brings what reads certificates.
     from trigear.security.layer import HANDSHAKE_SECONDS, TlsLayer, refusal

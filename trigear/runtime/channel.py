@@ -8,7 +8,6 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from trigear.security.sasl_client import Auth, ClientChannel, TrigearSASL
-from trigear.security.tls import ClientContext, bindings
 
 if TYPE_CHECKING:
     from trigear.security.layer import TlsLayer
@@ -16,6 +15,9 @@ if TYPE_CHECKING:
 
 def of_tls(layer: TlsLayer) -> ClientChannel:
     """A TLS connection whose handshake is done."""
+    # Only here: it brings what reads certificates.
+    from trigear.security.tls import ClientContext, bindings
+
     context = layer.tls.context
     assert isinstance(context, ClientContext), "this end is the client's"
     return ClientChannel(
