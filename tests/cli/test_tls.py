@@ -148,7 +148,7 @@ def test_bad_files_stop_the_start_in_both_faces(
     assert words in line
 
 
-def test_sighup_reads_certificates_anew_and_keeps_the_old_where_new_ones_are_bad(
+def test_t26_sighup_reads_certificates_anew_and_keeps_the_old_where_new_ones_are_bad(
     start: Callable[..., Running], files: Files
 ) -> None:
     server = start(*TRIGEAR, "server", *LISTEN, *files.options)

@@ -256,7 +256,7 @@ async def test_a_client_without_the_certificate_that_is_wanted_is_told_so(files:
                 await caller.settled()
 
 
-async def test_plain_speech_on_a_tls_port_is_answered_plainly(files: Files) -> None:
+async def test_t12_plain_speech_on_a_tls_port_is_answered_plainly(files: Files) -> None:
     async with open_server(secure(files.server())) as server:
         where = parse_address(server.addresses[0])
         for said, answer in (
