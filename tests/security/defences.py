@@ -95,10 +95,10 @@ DEFENCES: Final = (
     Defence(
         "T3",
         "what comes behind a failure waits for its answer",
-        "engine/guarded.py",
+        "engine/entering.py",
         "        self.hold()\n"
-        "        self._after(self._logins.delay(), lambda now: self._refuse_now(refusal))",
-        "        self._after(self._logins.delay(), lambda now: self._refuse_now(refusal))",
+        "        self._after(delays * self._logins.delay(), lambda now: self._refuse_now(refusal))",
+        "        self._after(delays * self._logins.delay(), lambda now: self._refuse_now(refusal))",
         (f"{_LOGINS}::test_t3_what_comes_behind_a_failure_is_not_heard",),
     ),
     Defence(
@@ -227,7 +227,7 @@ DEFENCES: Final = (
     Defence(
         "T20",
         "a packet before a login is measured by its header",
-        "engine/guarded.py",
+        "engine/entering.py",
         "self.decoder.max_packet = min(MOST_BODY, engine.config.max_packet)",
         "self.decoder.max_packet = 1 << 32",
         (f"{_THREATS}::test_t20_a_length_that_nobody_may_send_ends_the_connection_at_once",),
@@ -314,7 +314,7 @@ DEFENCES: Final = (
     Defence(
         "T33",
         "a function belongs to its tenant",
-        "broker/broker.py",
+        "broker/registry.py",
         "partition.functions[tenant.name, name] = tenant.functions[name] = function",
         "partition.functions[tenant.name, name] = tenant.functions[name] = function\n"
         "            for other in self.tenants.values():\n"
@@ -371,7 +371,7 @@ DEFENCES: Final = (
     Defence(
         "T33",
         "quotas are a tenant's own",
-        "broker/broker.py",
+        "broker/registry.py",
         "tenant.allowance = Allowance(quotas)\n        return tenant",
         "tenant.allowance = next(\n"
         "                    (t.allowance for t in self.tenants.values() if t.allowance),\n"
@@ -394,6 +394,24 @@ DEFENCES: Final = (
         "re.compile(alternatives, re.DOTALL).fullmatch",
         "re.compile(alternatives, re.DOTALL).match",
         (f"{_POLICY}::test_t35_a_glob_matches_whole_names_byte_for_byte",),
+    ),
+    Defence(
+        "T36",
+        "who comes back without a login is told later",
+        "engine/entering.py",
+        "if self._comes_back(refusal):",
+        "if False:",
+        (
+            "tests/engine/test_turned_away.py::test_t36_who_comes_back_without_a_login_is_told_later_and_heard_no_more",
+        ),
+    ),
+    Defence(
+        "T36",
+        "who comes back in vain waits",
+        "runtime/doorstep.py",
+        "if self._turned_away.again(address, now()):",
+        "if False:",
+        ("tests/runtime/test_doorstep.py::test_t36_who_comes_back_waits_and_others_do_not",),
     ),
     Defence(
         "T37",
