@@ -18,6 +18,7 @@ from trigear.engine.config import EngineConfig, FunctionSettings, TenantSettings
 from trigear.engine.doors import Door, Networks, Way
 from trigear.model import CloseReason, JobEnd
 from trigear.security.policy import Role, network_identity
+from trigear.stores.base import Record
 
 
 def config_for(**quotas: float) -> EngineConfig:
@@ -238,6 +239,20 @@ def test_commands_make_no_functions_over_the_quota() -> None:
     assert alice.command(b"create function d") == err("max-functions")
     assert alice.command(b"reset b") == b"OK\r\n"
     assert alice.command(b"create function d") == b"OK\r\n"
+    world.check_charges()
+
+
+def test_what_was_set_before_a_restart_counts_after_it() -> None:
+    world = Quoted(max_functions=2)
+    records = [
+        Record("setting", tenant, b"f", 0, b"f", '{"timeout":"3s"}', b"", 0.0)
+        for tenant in ("acme", "other")
+    ]
+    world.engine.restore_records(records, world.time())
+    alice = world.user()
+    assert alice.command(b"pause g") == b"OK\r\n"
+    assert alice.command(b"pause h") == err("max-functions")
+    assert b"f" not in world.engine.broker.tenant("other").functions
     world.check_charges()
 
 

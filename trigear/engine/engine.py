@@ -424,6 +424,10 @@ class Engine:
         """Put records back that the store held, kind by kind, before the jobs."""
         self.now = now
         self._spoilt += self.kinds.restore(records, now)
+        for tenant, function in self.rules.steered:
+            if self.rules.quotas(tenant) is not None:
+                # What is set for a function makes it count, as it did when it was set.
+                self.broker.function(self.broker.tenant(tenant), function)
 
     @property
     def spoilt(self) -> int:

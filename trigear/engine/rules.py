@@ -109,6 +109,11 @@ class RuleBook:
 
     # By command
 
+    @property
+    def steered(self) -> list[tuple[str, bytes]]:
+        """Tenant and name of every function that anything was set for."""
+        return list(self._set)
+
     def functions(self, tenant: str) -> list[bytes]:
         """The functions of a tenant that anything was set for."""
         return [function for owner, function in self._set if owner == tenant]
