@@ -101,6 +101,7 @@ def test_the_reason_of_a_failure_is_here_and_not_on_the_wire(world: Watched) -> 
     assert (failed["event"], failed["authcid"]) == ("auth.fail", "nobody\\x1b")
     assert (also["event"], also["authcid"]) == ("auth.fail", "bob")
     assert failed["reason"] == "the proof is wrong"
+    assert (failed["known"], also["known"]) == (False, True)
     assert failed["listener"] == "127.0.0.1:4730"
     said = [caller_said(world, each) for each in (caller, other)]
     assert said[0] == said[1]

@@ -276,7 +276,9 @@ class EnteringSession(Session):
         self._exchange = None
         log.warning("%r: login of %s failed: %s", self, printable(name.encode()[:64]), reason)
         counts = refusal.code != mechs.Refusal.LATER.code
-        self.note("auth.fail" if counts else "auth.throttled", authcid=name, reason=reason)
+        known = self._logins.authenticator.users.get(name) is not None if name else None
+        event = "auth.fail" if counts else "auth.throttled"
+        self.note(event, authcid=name, known=known, reason=reason)
         self._refuse_late(self._login.failed(refusal, counts=counts))
 
     def _succeed(self, done: mechs.Done) -> None:
