@@ -148,6 +148,15 @@ def test_password_that_others_can_read_is_none(
     assert str(raised.value).startswith(f"--password-file: {password}: ")
 
 
+def test_credential_of_a_service_manager_is_good(as_root: None, password: Path) -> None:
+    os.chown(password, 0, 0)
+    password.chmod(0o440)
+    assert read_password(str(password)) == SECRET.encode()
+    os.chown(password, 0, 12345)
+    with pytest.raises(ConfigError, match="others may get at it"):
+        read_password(str(password))
+
+
 def test_password_file_that_is_not_there_or_somebody_elses(
     password: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,9 +196,12 @@ def read_password(path: str) -> bytes:
                     f"it belongs to somebody else (user {status.st_uid})",
                     "use a file of your own",
                 )
-            if status.st_mode & 0o077:
+            mode = status.st_mode & 0o777
+            # So look credentials of systemd: root's, with an entry for one user beside it.
+            credential = mode == 0o440 and status.st_uid == status.st_gid == 0
+            if mode & 0o077 and not credential:
                 raise wrong(
-                    f"others may get at it (mode {status.st_mode & 0o777:04o})",
+                    f"others may get at it (mode {mode:04o})",
                     f"run: chmod 600 {path}",
                 )
             data = source.read(MOST_PASSWORD + 3)
