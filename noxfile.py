@@ -121,9 +121,10 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def security(session: nox.Session) -> None:
     """Take the defences out one at a time, let two tenants live many lives, and measure what can be
-    told by time. Arguments name what of it: defences, tenants, timing."""
+    told by time and what protection costs. Arguments name what of it: defences, tenants, timing,
+    cost."""
     session.install("-e", ".[test]")
-    wanted = session.posargs or ["defences", "tenants", "timing"]
+    wanted = session.posargs or ["defences", "tenants", "timing", "cost"]
     if "defences" in wanted:
         session.run("python", "-bb", "-m", "tests.security.defences")
     if "tenants" in wanted:
@@ -135,6 +136,8 @@ def security(session: nox.Session) -> None:
         )
     if "timing" in wanted:
         session.run("python", "-bb", "-m", "tests.security.timing")
+    if "cost" in wanted:
+        session.run("python", "-bb", "-m", "benchmarks.security")
 
 
 @nox.session
