@@ -4,7 +4,8 @@ breaks.
 The rules are those of :mod:`trigear.runtime.pool`. But nobody works between two calls here: a
 server that is down is tried again by the next call that wants it, once its time has come, which is
 drawn by lot and grows with every failure, and is longer where the server refuses the login. While
-another server is up, such an attempt may not hold a call up for more than a second.
+another server is up, such an attempt may not hold a call up for more than a second, or three with a
+login.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ ATTEMPT_SECONDS: Final = 10.0
 
 HURRY_SECONDS: Final = 1.0
 """How long it may take while another server is up."""
+
+LOGIN_HURRY_SECONDS: Final = 3.0
+"""The same with a login: a server says only after a second or two that it refuses one, and who does
+not wait for that asks again too soon."""
 
 
 def lot() -> float:
@@ -172,7 +177,7 @@ class BlockingPool:
             return False
         limits = [ATTEMPT_SECONDS if timeout is None else timeout]
         if upstream.failure is not None and any(other.is_up(now) for other in self.upstreams):
-            limits.append(HURRY_SECONDS)
+            limits.append(HURRY_SECONDS if self._auth is None else LOGIN_HURRY_SECONDS)
         if until is not None:
             limits.append(max(until - now, 0.001))  # 0 would mean something else
         self._connect(upstream, min(limits))
