@@ -43,6 +43,8 @@ def test_the_longest_prefix_wins() -> None:
         "-": None,
     }
     assert found.tenants == {"wide", "narrow", "six"}
+    order = [network for network, _ in found.items()]
+    assert order == ["10.1.0.0/16", "10.0.0.0/8", "fd00::/8"]
 
 
 def test_networks_are_refused_that_are_none_or_there_twice() -> None:
