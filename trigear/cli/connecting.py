@@ -134,9 +134,9 @@ _OPTIONS: Final = (
         "server",
         multiple=True,
         metavar="ADDRESS",
-        help="Server to talk to: HOST[:PORT], [IPv6]:PORT, gearman://HOST:PORT or unix:PATH;"
-        " repeatable, the first that answers is taken. Default: TRIGEAR_SERVERS, GEARMAN_SERVERS"
-        " (comma-separated), the context in use, localhost:4730.",
+        help="Server to talk to: HOST[:PORT], [IPv6]:PORT, gearman://HOST:PORT, gearmans://HOST:PORT"
+        " (with TLS) or unix:PATH; repeatable, the first that answers is taken. Default:"
+        " TRIGEAR_SERVERS, GEARMAN_SERVERS (comma-separated), the context in use, localhost:4730.",
     ),
     functools.partial(
         click.option, "-h", "host", metavar="HOST", help="The server's host, as gearman has it."

@@ -145,8 +145,8 @@ def submit_command(ctx: click.Context, /, *, servers: Servers, **given: Any) -> 
     Without a workload, standard input is one. Data come out as they arrive; what workers warn of
     and everything else goes to standard error.
 
-    Exit status: 0 all is done, 1 a job failed or was refused, 3 no server, or it went away, 5 the
-    deadline passed, 130 interrupted.
+    Exit status: 0 all is done, 1 a job failed or was refused, 3 no server, or it went away, 4 not
+    allowed or not let in, 5 the deadline passed, 130 interrupted.
     """
     plan = plan_of(ctx, given)
     from trigear.cli.submitting import run
