@@ -13,6 +13,7 @@ from tests.cli.conftest import PATIENCE, TRIGEAR
 from tests.cli.test_config_file import plan_for
 from tests.security.certificates import SERVER, Authority
 from trigear.cli import exposure, logins
+from trigear.cli.serve import fixed_settings
 from trigear.engine.doors import Way
 from trigear.errors import ConfigError
 from trigear.security.policy import Role
@@ -147,6 +148,38 @@ def test_an_address_has_its_own_certificate(planned: Callable[..., Plan], tmp_pa
     only = table.format("gearmans://127.0.0.1:1") + f'cert = "{certificate}"'
     assert "of no use without its key" in refusal(planned, only)
     assert "there is no certificate" in refusal(planned, table.format("gearmans://127.0.0.1:1"))
+
+
+def test_options_say_how_long_and_how_many_may_wait(planned: Callable[..., Plan]) -> None:
+    plan = planned(
+        "[server]\nlimit-exempt = []\nmax-unauthenticated = 7\n",
+        *("--auth", "sasl", "--auth-deadline", "3s", "--no-drop-on-password-change"),
+        *("--users", "/nowhere/users.toml"),
+        *("--max-unauthenticated-per-address", "0"),
+    )
+    assert plan.logins is not None
+    assert plan.logins.deadline == 3
+    assert not plan.logins.drop_on_password_change
+    config = plan.config
+    assert config.limit_exempt == ()
+    assert (config.max_unauthenticated, config.max_unauthenticated_per_address) == (7, 0)
+    users = logins.Users(plan.logins, only_look=True)
+    assert users.logins.deadline == 3
+    assert not users.logins.drop_on_password_change
+
+
+def test_what_an_address_has_stays_as_it_was_at_the_start_but_for_its_files(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    files = [
+        Authority().issue("localhost", usage=[SERVER]).write(tmp_path, name)
+        for name in ("one", "two")
+    ]
+    text = '[[listener]]\naddress = "gearmans://127.0.0.1:1"\ncert = "{}"\nkey = "{}"\n'
+    first, second = (fixed_settings(planned(text.format(*pair)).config) for pair in files)
+    assert first == second
+    other = fixed_settings(planned(text.format(*files[0]) + 'allow = "::1"\n').config)
+    assert [name for name in first if first[name] != other[name]] == ["listeners"]
 
 
 ONE = '[[listener]]\naddress = "127.0.0.1:1"\n'
