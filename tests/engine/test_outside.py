@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine.storing import StoringWorld
+from trigear.broker.peers import Peer
 from trigear.engine import outside
 from trigear.engine.config import EngineConfig, FunctionSettings
 from trigear.engine.outside import DROP, Put
 from trigear.engine.reads import READ_SECONDS
+from trigear.model import JobEnd
 from trigear.stores.results import Result
 from trigear.testing.clock import START
 
@@ -220,6 +222,25 @@ def test_a_store_that_takes_nothing_does_not_fill_the_memory(world, monkeypatch,
     for _ in range(4):
         ended(world, b"x" * 488)
     assert len(caplog.messages) == 3, "it is said anew"
+
+
+def test_t33_nobody_s_results_go_because_another_tenant_has_too_many(world, monkeypatch):
+    monkeypatch.setattr(outside, "WAITING_BYTES", 3000)
+    world.putting = False
+    broker, keeper = world.engine.broker, world.outside
+
+    def keep(tenant):
+        peer = Peer(broker.tenant(tenant), world.caller().peer.session)
+        job = broker.submit(peer, b"f", b"", b"", 1, False, world.engine.now)
+        keeper.keep(job, JobEnd.COMPLETED, 1, b"x" * 488, world.engine.now)
+        return tenant, job.handle
+
+    quiet = keep("quiet")
+    loud = [keep("loud") for _ in range(5)]
+    assert keeper.at_hand(*quiet, world.time()) is not None
+    kept = [keeper.at_hand(*each, world.time()) is not None for each in loud]
+    assert kept == [False] * (5 - sum(kept)) + [True] * sum(kept)
+    assert 0 < sum(kept) < 5
 
 
 def test_a_handle_that_ends_twice_has_its_last_result(world):

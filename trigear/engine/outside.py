@@ -6,7 +6,8 @@ memory. Nothing is known here of what is kept already: whoever asks for it waits
 asked.
 
 A store that takes nothing for long must not fill the memory. Beyond ``WAITING_BYTES`` the oldest
-results are let go of; their jobs stay in the store of jobs and run again after the next start.
+results of the tenant that has most of them are let go of; their jobs stay in the store of jobs and
+run again after the next start.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class Outside:
         """By tenant and handle, oldest first."""
         self._uniques: dict[tuple[str, bytes, bytes], _Waiting] = {}
         self._flying: dict[_Waiting, None] = {}
+        self._of: dict[str, OrderedDict[_Waiting, None]] = {}
+        """By tenant, oldest first, but for those on their way."""
+        self._sizes: dict[str, int] = {}
+        """How much that is."""
         self._bytes = 0
         self._let_go = 0
 
@@ -114,36 +119,53 @@ class Outside:
         waiting = _Waiting(result, forget)
         self._waiting[result.tenant, result.handle] = waiting
         self._bytes += waiting.size
+        self._rest(waiting)
         if result.state == DONE and result.unique and result.data is not None:
             self._uniques[result.tenant, result.function, result.unique] = waiting
         if self._bytes > WAITING_BYTES:
             self._let_some_go()
         return forget is not None
 
+    def _rest(self, waiting: _Waiting, *, first: bool = False) -> None:
+        """A result is not on its way, or not any more: then it is older than the others."""
+        tenant = waiting.result.tenant
+        of = self._of.setdefault(tenant, OrderedDict())
+        of[waiting] = None
+        of.move_to_end(waiting, last=not first)
+        self._sizes[tenant] = self._sizes.get(tenant, 0) + waiting.size
+
+    def _take(self, waiting: _Waiting) -> None:
+        """The reverse; does nothing to one that is on its way."""
+        tenant = waiting.result.tenant
+        of = self._of.get(tenant)
+        if of is None or waiting not in of:
+            return
+        del of[waiting]
+        self._sizes[tenant] -= waiting.size
+        if not of:
+            del self._of[tenant], self._sizes[tenant]
+
     def _let_some_go(self) -> None:
-        too_much = self._bytes - WAITING_BYTES
-        oldest = []
-        for waiting in self._waiting.values():
-            if too_much <= 0:
-                break
-            if waiting not in self._flying:
-                oldest.append(waiting)
-                too_much -= waiting.size
-        for waiting in oldest:
-            self._leave(waiting)
-        if oldest and not self._let_go:
+        """Of the tenant that has most: nobody's results go because another one has so many."""
+        gone = 0
+        while self._bytes > WAITING_BYTES and self._sizes:
+            tenant = max(self._sizes, key=self._sizes.__getitem__)
+            self._leave(next(iter(self._of[tenant])))
+            gone += 1
+        if gone and not self._let_go:
             log.error(
                 "the store of results takes nothing, and what waits for it is more than %s: the"
                 " oldest results are let go of; their background jobs run again after the next"
                 " start",
                 counted(WAITING_BYTES, "byte"),
             )
-        self._let_go += len(oldest)
+        self._let_go += gone
 
     def _leave(self, waiting: _Waiting) -> None:
         """A result waits no more."""
         result = waiting.result
         waiting.gone = True
+        self._take(waiting)
         del self._waiting[result.tenant, result.handle]
         self._bytes -= waiting.size
         key = result.tenant, result.function, result.unique
@@ -180,12 +202,17 @@ class Outside:
             if self._flying and (size > PUT_BYTES or len(self._flying) == PUT_RESULTS):
                 break
             self._flying[waiting] = None
+            self._take(waiting)
         return Put(tuple(waiting.result for waiting in self._flying))
 
     def put(self, *, kept: bool) -> None:
         """The results of the last ticket are kept now; or not all of them, and will be asked for
         again."""
         flying, self._flying = self._flying, {}
+        if not kept:
+            for waiting in reversed(flying):
+                if not waiting.gone:
+                    self._rest(waiting, first=True)
         for waiting in flying:
             if kept and not waiting.gone:
                 self._leave(waiting)
