@@ -151,6 +151,21 @@ def test_who_is_at_work_for_a_tenant_does_not_change_it() -> None:
     assert root.command(b"status") == b"f\t1\t0\t0\n.\n"
 
 
+def test_who_still_owes_an_answer_to_a_tenant_does_not_change_it() -> None:
+    world = Guarded(TEXT.replace('roles = ["operator"]', 'roles = ["operator", "work"]'))
+    root, ann = world.user("root"), world.user("ann")
+    assert root.command(b"tenant acme") == b"OK\r\n"
+    handle = ann.submit()
+    root.tell("CAN_DO_TIMEOUT", b"f", b"1000")
+    assert root.grab() == handle
+    root.tell("RESET_ABILITIES")
+    world.pass_time(1.5)
+    assert root.heard() == [("JOB_CANCELLED", handle, b"timeout")]
+    assert root.command(b"tenant labs").startswith(b"ERR CONNECTION_IN_USE")
+    root.tell("WORK_FAIL", handle)
+    assert root.command(b"tenant labs") == b"OK\r\n"
+
+
 def test_who_is_no_operator_any_more_does_not_act_for_anybody(world: Guarded) -> None:
     root, other = world.user("root"), world.user("root")
     assert root.command(b"tenant labs") == b"OK\r\n"

@@ -455,7 +455,8 @@ class GuardedSession(EnteringSession):
     def _idle(self) -> bool:
         """Whether nothing was begun here that belongs to a tenant."""
         peer = self.peer
-        return not (self._used or peer.abilities or peer.jobs or peer.waiting)
+        at_work = peer.abilities or peer.jobs or peer.waiting or peer.ghosts or peer.choked
+        return not (self._used or at_work)
 
     def _submit(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as they came
         self._used = True
