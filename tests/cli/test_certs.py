@@ -179,6 +179,14 @@ def test_certificates_that_end_are_remarked_upon(
     said = trigear("certs", "show", "--dir", str(tmp_path))
     assert (said.status, "a.pem: it expires in 3 days" in said.err) == (Status.DONE, True)
     assert "\tany\t" in said.out
+    # The list as well: once it has ended the server lets in nobody with a certificate.
+    crl = tmp_path / "crl.pem"
+    for end, words in ((-DAY, "it has expired"), (3 * DAY + DAY / 2, "it expires in 3 days")):
+        crl.write_bytes(authority.crl(expires=end))
+        said = trigear("certs", "show", "--dir", str(tmp_path))
+        assert said.status == (Status.NO if end < 0 * DAY else Status.DONE)
+        assert f"{crl}: {words}; `trigear certs revoke` makes a new one" in said.err
+    assert trigear("certs", "show", "a.pem", "--dir", str(tmp_path)).err.count("crl.pem") == 0
 
 
 def test_the_usual_folder_is_beside_the_users(

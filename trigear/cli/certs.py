@@ -378,7 +378,8 @@ def replace(path: Path, data: bytes) -> None:
 def show_command(files: tuple[str, ...], *, folder: str | None, as_json: bool) -> int:
     """Show certificates: whose, for which names, for what, and until when.
 
-    Without a FILE, all in the folder. Exit status 1 if one has expired.
+    Without a FILE, all in the folder, and a word about the revocation list if it ends soon. Exit
+    status 1 if something has expired.
     """
     place = place_of(folder)
     paths = [found(file, place) for file in files] or sorted(
@@ -393,15 +394,19 @@ def show_command(files: tuple[str, ...], *, folder: str | None, as_json: bool) -
         as_json=as_json,
         nothing=f"no certificates in {place}; `trigear certs init` makes some",
     )
+    ends = [(path, certificate.not_valid_after_utc) for path, certificate in certificates]
+    if not files and (place / CRL).exists():
+        end = revocation_list_in(place / CRL).next_update_utc
+        # One that never ends would be somebody else's.
+        ends += [] if end is None else [(place / CRL, end)]
     moment = now()
-    for path, certificate in certificates:
-        end = certificate.not_valid_after_utc
+    for path, end in ends:
+        renew = "; `trigear certs revoke` makes a new one" if path.name == CRL else ""
         if end <= moment:
-            remark(f"{path}: it has expired")
+            remark(f"{path}: it has expired{renew}")
         elif end <= moment + SOON:
-            remark(f"{path}: it expires in {(end - moment).days} days")
-    expired = any(one.not_valid_after_utc <= moment for _, one in certificates)
-    return Status.NO if expired else Status.DONE
+            remark(f"{path}: it expires in {(end - moment).days} days{renew}")
+    return Status.NO if any(end <= moment for _, end in ends) else Status.DONE
 
 
 def facts(certificate: x509.Certificate) -> tuple[Any, ...]:
