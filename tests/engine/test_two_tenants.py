@@ -56,14 +56,21 @@ def kinds(seen: Seen) -> set[str]:
 
 
 @pytest.mark.usefixtures("untraced", "no_log")
-@pytest.mark.parametrize("quotas", [OPEN, EXHAUSTED], ids=["open", "exhausted"])
-def test_t33_a_tenant_sees_what_it_would_see_alone(quotas: dict[str, Quotas]) -> None:
+@pytest.mark.parametrize(
+    ("quotas", "elsewhere"),
+    [(OPEN, False), (EXHAUSTED, False), (EXHAUSTED, True)],
+    ids=["open", "exhausted", "elsewhere"],
+)
+def test_t33_a_tenant_sees_what_it_would_see_alone(
+    quotas: dict[str, Quotas], elsewhere: bool
+) -> None:
     @settings(max_examples=EXAMPLES)
     @given(STORIES)
     def compare(acts: list[Act]) -> None:
-        together = play(acts, (RED, BLUE), quotas)
+        together = play(acts, (RED, BLUE), quotas, elsewhere=elsewhere)
         for tenant in (RED, BLUE):
-            assert together[tenant] == play(acts, (tenant,), quotas)[tenant], tenant
+            alone = play(acts, (tenant,), quotas, elsewhere=elsewhere)
+            assert together[tenant] == alone[tenant], tenant
 
     compare()
 

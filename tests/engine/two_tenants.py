@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tests.engine.storing import Cabinet, StoringWorld
 from tests.engine.world import NUMBERS
 from trigear.broker.quotas import Quotas
+from trigear.engine import outside
 from trigear.engine.config import EngineConfig, FunctionSettings, TenantSettings
 from trigear.engine.doors import Way
 from trigear.engine.engine import Engine
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from trigear.engine.gate import Commit
+    from trigear.engine.reads import Fetch
+    from trigear.stores.results import Result
     from trigear.testing.memory import MemoryPeer
 
 RED: Final = "red"
@@ -111,7 +114,7 @@ ACTS: Final = (
 EVENTS: Final = (
     *("time", "time", "time", "time", "time", "time"),
     *("store stops", "store stops", "store writes", "store writes", "store fails"),
-    *("store is lost", "kill"),
+    *("store is lost", "kill", "results stop", "results go on", "results fail"),
 )
 """What happens to everybody."""
 
@@ -188,7 +191,11 @@ class _Clock(SettableClock):
 class Street(StoringWorld):
     """A server that two tenants use, or one."""
 
-    def __init__(self, quotas: dict[str, Quotas]) -> None:
+    def __init__(self, quotas: dict[str, Quotas], *, elsewhere: bool = False) -> None:
+        self.elsewhere = elsewhere
+        self.keeping = True
+        self.kept: dict[tuple[str, bytes], Result] = {}
+        """What the store of results has, where results are kept elsewhere."""
         self.logins = Logins(
             Authenticator(Users.parse(_USERS), LoginSettings(), Throttle(()), bytes(32), bytes),
             [Way.SASL, Way.PEER],
@@ -203,6 +210,7 @@ class Street(StoringWorld):
         )
         super().__init__(config, cabinet, _Clock())
         self.stuck: Commit | None = None
+        self.asked: Fetch | None = None
 
     def _open(self) -> None:
         cabinet = self.cabinet
@@ -213,6 +221,7 @@ class Street(StoringWorld):
             durable=True,
             term=cabinet.term,
             logins=self.logins,
+            results_elsewhere=self.elsewhere,
         )
         for kind in engine.kinds:
             engine.restore_records(
@@ -220,6 +229,59 @@ class Street(StoringWorld):
                 self.time(),
             )
         engine.restore([cabinet.jobs[key] for key in sorted(cabinet.jobs)], self.time())
+
+    def flush(self) -> None:
+        super().flush()
+        keeper = self.engine.results.outside
+        while keeper is not None and self.keeping and (put := keeper.next_ticket()) is not None:
+            self.kept |= {(result.tenant, result.handle): result for result in put.results}
+            self.engine.put(self.time(), kept=True)
+            super().flush()
+        while keeper is not None and self.keeping and keeper.reads.has_fetch:
+            self.answer_fetch("")
+
+    def answer_fetch(self, trouble: str) -> None:
+        """Let the store of results answer somebody."""
+        keeper = self.engine.results.outside
+        assert keeper is not None
+        fetch = self.asked or keeper.reads.next_fetch()
+        self.asked = None
+        assert fetch is not None
+        found: dict[tuple[str | bytes, ...], Result] = {}
+        for result in [] if trouble else list(self.kept.values()):
+            place = result.tenant, result.handle
+            if fetch.what[0] == outside.FIND:
+                if result.state == "done":
+                    found[result.tenant, result.function, result.unique] = result
+            elif fetch.what[0] == outside.GET:
+                found[place] = result
+            elif place in fetch.keys:
+                del self.kept[place]
+        self.engine.fetched(fetch, found, trouble, self.time())
+        super().flush()
+
+    def stop_keeping(self) -> None:
+        """Let the store of results be stuck with a question, which is nobody's of the two."""
+        keeper = self.engine.results.outside
+        if keeper is None or not self.keeping:
+            return
+        self.keeping = False
+        house = self.enter(HOUSE, 0)
+        house.send(request(NUMBERS["OPTION_REQ"], b"trigear"))
+        house.send(request(NUMBERS["GET_RESULT"], b"H:house:0"))
+        self.asked = keeper.reads.next_fetch()
+        assert self.asked is not None
+        house.hang_up()
+
+    def keep_on(self, trouble: str) -> None:
+        """Let the store of results answer what it was asked meanwhile, and go on."""
+        keeper = self.engine.results.outside
+        if keeper is None or self.keeping:
+            return
+        while self.asked is not None or keeper.reads.has_fetch:
+            self.answer_fetch(trouble)
+        self.keeping = True
+        self.flush()
 
     def pass_time(self, seconds: float) -> None:
         assert isinstance(self.time, _Clock)
@@ -265,8 +327,8 @@ class Street(StoringWorld):
     def kill(self) -> None:
         """The server dies and is started again on what was written."""
         self.cut()
-        self.stuck = None
-        self.writing = True
+        self.stuck = self.asked = None
+        self.writing = self.keeping = True
         self.cabinet.term += 1
         self._open()
         self.flush()
@@ -390,9 +452,15 @@ class _Party:
 _GUESSES: Final = ("GET_STATUS", "WORK_COMPLETE", "WORK_DATA", "WORK_FAIL", "WORK_STATUS")
 
 
-def play(acts: Sequence[Act], tenants: Iterable[str], quotas: dict[str, Quotas]) -> dict[str, Seen]:
+def play(
+    acts: Sequence[Act],
+    tenants: Iterable[str],
+    quotas: dict[str, Quotas],
+    *,
+    elsewhere: bool = False,
+) -> dict[str, Seen]:
     """Play what these tenants do, and what happens to everybody; what each of them saw."""
-    street = Street(quotas)
+    street = Street(quotas, elsewhere=elsewhere)
     parties = {tenant: _Party(street, tenant) for tenant in tenants}
     for at, act in enumerate(acts):
         if not act.who:
@@ -425,3 +493,9 @@ def _happen(street: Street, act: Act) -> None:
             street.engine.done(street.stuck, StoreUnknown("no word"), street.time())
         case "kill":
             street.kill()
+        case "results stop":
+            street.stop_keeping()
+        case "results go on":
+            street.keep_on("")
+        case "results fail":
+            street.keep_on("It cannot be read now")
