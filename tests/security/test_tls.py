@@ -489,6 +489,22 @@ def test_a_context_knows_when_its_certificate_expires(fresh):
     assert expires == issued.certificate.not_valid_after_utc.timestamp()
 
 
+def test_a_listener_knows_when_each_of_its_files_ends_and_what_that_means(fresh):
+    crl = fresh.put("crl.pem", fresh.authority.crl(expires=3 * DAY))
+    asking = {"clients": ClientCertificates.REQUIRED, "client_ca": fresh.ca, "crl": crl}
+    jobs = fresh.authority.server("jobs.example", expires=5 * DAY).write(fresh.folder, "jobs")
+    listening = Listening(fresh.server(names={"Jobs": ServerTLS(*jobs, **asking)}, **asking), NOW)
+    days = {name: round((end - NOW) / DAY.total_seconds()) for name, end in listening.ends.items()}
+    assert days == {
+        (fresh.certificate, "clients refuse this server"): 20,
+        (jobs[0], "clients refuse this server"): 5,
+        (crl, "no client certificate is accepted"): 3,
+    }
+    assert list(Listening(fresh.server(), NOW).ends) == [
+        (fresh.certificate, "clients refuse this server")
+    ]
+
+
 def test_a_certificate_that_no_client_could_use_is_not_served(fresh):
     settings = tls_of_its_own(fresh, ec.generate_private_key(ec.SECP256K1()), hashes.SHA256())
     with pytest.raises(ConfigError, match=r"no client can connect with it: .*; use a certificate"):

@@ -37,6 +37,7 @@ from trigear.runtime.accepting import Acceptor, renew_tls, tls_of
 from trigear.runtime.clock import now
 from trigear.runtime.committer import Committer
 from trigear.runtime.doorstep import Doorstep
+from trigear.runtime.expiry import mind_the_ends
 from trigear.runtime.handshakes import Handshakes
 from trigear.runtime.hub import LINGER, Hub
 from trigear.runtime.link import hidden_nursery
@@ -312,6 +313,8 @@ async def _serve(
                 nursery.start_soon(keeper.run)
             if loading is not None:
                 nursery.start_soon(_load_the_rest, loading, hub, server)
+            if tls:
+                nursery.start_soon(mind_the_ends, tls)
             nursery.start_soon(drain)
             nursery.start_soon(_listen, acceptors, sockets, listening)
             task_status.started(server)

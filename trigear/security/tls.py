@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import math
 import os
 import ssl
 import stat
@@ -163,6 +164,9 @@ class ServerContext(ssl.SSLContext):
     expires: float = 0.0
     """Seconds since 1970 when the certificate expires."""
 
+    crl_ends: float = math.inf
+    """Seconds since 1970 when the first of the revocation lists is out of date."""
+
     others: Mapping[str, ServerContext] = MappingProxyType({})
     """Contexts of further names."""
 
@@ -188,6 +192,19 @@ class Listening:
     def __init__(self, settings: ServerTLS, now: float) -> None:
         self.settings = settings
         self.context = build_server(settings, now)
+
+    @property
+    def ends(self) -> dict[tuple[str, str], float]:
+        """When what is in service ends, in seconds since 1970, by file and what that means."""
+        found = {}
+        contexts = [(self.settings, self.context)]
+        for name, settings in self.settings.names.items():
+            contexts.append((settings, self.context.others[name.lower()]))
+        for settings, context in contexts:
+            found[settings.certificate, "clients refuse this server"] = context.expires
+            if settings.crl:
+                found[settings.crl, "no client certificate is accepted"] = context.crl_ends
+        return found
 
     def reload(self, now: float, settings: ServerTLS | None = None) -> ServerContext:
         """Read the files anew. Connections that are there keep the context they have; on any error
@@ -304,7 +321,7 @@ def _one_server(settings: ServerTLS, now: float) -> ServerContext:
         authorities = _certificates(settings.client_ca)
         _load(settings.client_ca, lambda: context.load_verify_locations(settings.client_ca))
         if settings.crl:
-            _check_crl(settings.crl, authorities, now)
+            context.crl_ends = _check_crl(settings.crl, authorities, now)
             _load(settings.crl, lambda: context.load_verify_locations(settings.crl))
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     served = _try_out(context, settings)
@@ -424,9 +441,10 @@ def _public(owner: object) -> bytes:
     return shown
 
 
-def _check_crl(path: str, authorities: list[x509.Certificate], now: float) -> None:
+def _check_crl(path: str, authorities: list[x509.Certificate], now: float) -> float:
     """OpenSSL refuses every client if the list of its authority is missing or too old: say so now
-    instead of then."""
+    instead of then. Returns when the first of the lists will be too old."""
+    ends = math.inf
     lists = _parse(path, "revocation list", _revocation_lists)
     for one in lists:
         issuers = [one_of for one_of in authorities if one_of.subject == one.issuer]
@@ -437,12 +455,14 @@ def _check_crl(path: str, authorities: list[x509.Certificate], now: float) -> No
                 "name the list that belongs to client_ca",
             )
         until = one.next_update_utc
-        if until is not None and until.timestamp() <= now:
+        ends = min(ends, math.inf if until is None else until.timestamp())
+        if until is not None and ends <= now:
             raise ConfigError(
                 path,
                 f"it is out of date since {until:%Y-%m-%d}, so that every client would be refused",
                 "fetch the new list from the authority",
             )
+    return ends
 
 
 def _revocation_lists(data: bytes) -> list[x509.CertificateRevocationList]:
