@@ -44,6 +44,13 @@ def read_until(link: socket.socket, end: bytes) -> None:
         got += link.recv(10_000)
 
 
+def asked_for_status(link: socket.socket) -> None:
+    """Read up to the question for lists of functions; another one comes before it."""
+    read_until(link, b"loading\r\n")
+    link.sendall(NO_OPTIONS + b"ERR UNKNOWN_COMMAND no\n")
+    read_until(link, b"status\r\n")
+
+
 @pytest.fixture
 def client(server: str) -> Iterator[BlockingClient]:
     with connect_blocking(server, timeout=PATIENCE) as client:
@@ -150,8 +157,8 @@ def test_name_that_would_do_something_to_a_terminal_does_not(
     server: str, terminal: Callable[..., Terminal]
 ) -> None:
     def answer(link: socket.socket) -> None:
-        read_until(link, b"status\r\n")
-        link.sendall(NO_OPTIONS + b"\x1b[2Jevil\xff\t1\t2\t3\n.\n")
+        asked_for_status(link)
+        link.sendall(b"\x1b[2Jevil\xff\t1\t2\t3\n.\n")
         link.recv(1)
 
     with scripted_server(answer) as address:
@@ -162,14 +169,30 @@ def test_name_that_would_do_something_to_a_terminal_does_not(
 
 def test_answer_that_makes_no_sense_is_said_to(trigear: Callable[..., Said]) -> None:
     def answer(link: socket.socket) -> None:
-        read_until(link, b"status\r\n")
-        link.sendall(NO_OPTIONS + b"mail\t2\n.\n")
+        asked_for_status(link)
+        link.sendall(b"mail\t2\n.\n")
         link.recv(1)
 
     with scripted_server(answer) as address:
         said = trigear("admin", "status", "--server", address)
     assert said.status == Status.NO
     assert said.line.endswith("the server said 'mail\\x092'")
+
+
+@pytest.mark.parametrize("command", [["admin", "status"], ["job", "list"]])
+def test_lists_of_a_server_that_still_loads_are_said_not_to_be_all(
+    command: list[str], trigear: Callable[..., Said]
+) -> None:
+    def answer(link: socket.socket) -> None:
+        read_until(link, b"loading\r\n")
+        link.sendall(NO_OPTIONS + b"OK yes\r\n")
+        while link.recv(1000):
+            link.sendall(b".\n")
+
+    with scripted_server(answer) as address:
+        said = trigear(*command, "--server", address)
+    assert said.status == Status.DONE
+    assert said.err.endswith(": the server is still loading its jobs; not all of them are shown\n")
 
 
 def test_line_with_too_few_fields_is_shown_as_far_as_it_goes() -> None:
@@ -184,6 +207,7 @@ def test_value_is_printed_alone(server: str, trigear: Callable[..., Said]) -> No
     assert trigear("admin", "getpid").out == "0\n"
     assert json.loads(trigear("admin", "getpid", "--json").out) == {"getpid": 0}
     assert trigear("admin", "verbose").out == "INFO\n"
+    assert trigear("admin", "loading").out == "no\n"
     assert trigear("admin", "version").status == 0
 
 

@@ -210,6 +210,15 @@ def test_a_server_that_waits_for_nothing_is_told_that_everything_has_arrived():
     assert engine.arriving is None
 
 
+def test_lists_show_what_is_there_and_a_command_tells_that_this_is_not_all():
+    world = Serving()
+    session = world.connect()
+    asked = b"loading\n", b"status\n"
+    assert world.say(session, *asked) == [("text", b"OK yes"), ("text", b".")]
+    world.arrive(job(1))
+    assert world.say(session, *asked)[0] == ("text", b"OK no")
+
+
 def test_nobody_is_sent_away_while_waiting():
     world = Serving()
     session = world.connect()

@@ -97,6 +97,13 @@ def test_jobs_of_a_server_that_has_one_list_are_told_from_that() -> None:
     assert found == [ListedJob("H:1", True, 0, None, None, None)]
 
 
+def test_server_that_loads_its_jobs_says_so() -> None:
+    assert hold(talks.loading(), ("loading", ["OK yes"]))
+    assert not hold(talks.loading(), ("loading", ["OK no"]))
+    with pytest.raises(RemoteProtocolError, match="'OK perhaps'"):
+        hold(talks.loading(), ("loading", ["OK perhaps"]))
+
+
 def test_job_that_is_not_there_is_no_error() -> None:
     assert hold(talks.cancel("H:1"), ("cancel job H:1", ["OK"]))
     assert not hold(talks.cancel(b"H:1"), ("cancel job H:1", Refused("UNKNOWN_JOB", "")))

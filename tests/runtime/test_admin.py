@@ -62,6 +62,7 @@ async def test_operator_looks_into_a_server_and_steers_it() -> None:
         handle = await client.submit_background("mail", b"", unique="order-17")
         assert await admin.status() == [FunctionStatus("mail", 1, 0, 0)]
         assert await admin.priority_status() == [PriorityStatus("mail", 0, 1, 0, 0)]
+        assert not await admin.loading()
         (job,) = await admin.jobs()
         assert (job.handle, job.unique, job.background) == (handle.decode(), "order-17", True)
         assert await admin.cancel(handle)
@@ -126,6 +127,7 @@ def test_operator_without_trio_does_the_same(server: str, admin: BlockingAdmin) 
         assert admin.status() == [FunctionStatus("mail", 1, 0, 0)]
         assert admin.priority_status() == [PriorityStatus("mail", 0, 1, 0, 0)]
         assert TenantQuota("default", "max-connections", 2, 0, 0) in admin.tenants()
+        assert not admin.loading()
         (job,) = admin.jobs()
         assert (job.handle, job.unique, job.background) == (handle.decode(), "order-17", True)
         assert admin.cancel(handle)

@@ -74,7 +74,7 @@ ROLES_NEEDED = {
     },
     "admin or operator": {"status", "prioritystatus", "workers", "show jobs"}
     | {"show unique jobs", "show job", "show functions", "jobs", "clients", "functions"}
-    | {"sessions", "session end", "tenants"},
+    | {"sessions", "session end", "tenants", "loading"},
     "admin and submit": {"schedule add", "schedule run"},
 }
 

@@ -61,13 +61,18 @@ def listing(
     rows_of: Callable[[BlockingClient], Sequence[Sequence[Cell]]],
     about: str,
     nothing: str,
+    *,
+    of_jobs: bool = False,
 ) -> None:
-    """A command that prints rows."""
+    """A command that prints rows. Those ``of_jobs`` are not all there while a server loads them."""
 
     def run(*, as_json: bool, servers: Servers) -> int:
         with connected(servers, f"'{name}'") as client:
+            loads = of_jobs and answers.loads(client)
             rows = rows_of(client)
         show(heads, rows, as_json=as_json, nothing=nothing)
+        if loads:
+            remark(answers.STILL_LOADING)
         return Status.DONE
 
     run.__doc__ = f"{about}\n\nColumns: {', '.join(head.key for head in heads)}."
@@ -82,6 +87,7 @@ listing(
     answers.STATUS.rows,
     "List the functions: jobs queued and running, jobs running, workers.",
     "no functions: none was ever submitted to or served",
+    of_jobs=True,
 )
 listing(
     "priority-status",
@@ -89,6 +95,7 @@ listing(
     answers.PRIORITY_STATUS.rows,
     "List the functions: queued jobs by priority, workers.",
     "no functions: none was ever submitted to or served",
+    of_jobs=True,
 )
 listing(
     "show-functions",
@@ -96,6 +103,7 @@ listing(
     answers.SHOW_FUNCTIONS.rows,
     "List the functions with the jobs that have ended since the server started.",
     "no functions: none was ever submitted to or served",
+    of_jobs=True,
 )
 listing(
     "workers",
@@ -110,6 +118,7 @@ listing(
     answers.JOBS.rows,
     "List the jobs, as 'trigear job list' does.",
     "no jobs",
+    of_jobs=True,
 )
 listing(
     "show-jobs",
@@ -117,6 +126,7 @@ listing(
     answers.SHOW_JOBS.rows,
     "List the jobs as gearmand tells of them.",
     "no jobs",
+    of_jobs=True,
 )
 listing(
     "show-unique-jobs",
@@ -124,6 +134,7 @@ listing(
     answers.SHOW_UNIQUE_JOBS.rows,
     "List the unique of every job.",
     "no jobs",
+    of_jobs=True,
 )
 listing(
     "clients",
@@ -162,6 +173,7 @@ def value(name: str, about: str) -> None:
 
 
 value("version", "Print the server's version.")
+value("loading", "Say whether jobs are still on their way from the store into memory.")
 value("getpid", "Print the server's process id.")
 value("verbose", "Print the server's log level.")
 

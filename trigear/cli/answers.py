@@ -97,6 +97,17 @@ def is_unknown_command(error: Refused) -> bool:
     )
 
 
+def loads(client: BlockingClient) -> bool:
+    """Whether the server has not all its jobs in memory yet; no, where it does not tell."""
+    try:
+        return hold_blocking(client.admin, talks.loading())
+    except Refused:
+        return False
+
+
+STILL_LOADING: Final = "the server is still loading its jobs; not all of them are shown"
+
+
 def number(field: str | None) -> Cell:
     """A field as a number, if it is one."""
     return int(field) if field is not None and field.isascii() and field.isdigit() else field

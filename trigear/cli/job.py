@@ -142,8 +142,11 @@ def list_command(*, as_json: bool, servers: Servers) -> int:
     server does not tell is left open.
     """
     with connected(servers, "'show jobs'") as client:
+        loads = answers.loads(client)
         rows = answers.JOBS.rows(client)
     show(answers.JOBS.heads, rows, as_json=as_json, nothing="no jobs")
+    if loads:
+        remark(answers.STILL_LOADING)
     return Status.DONE
 
 

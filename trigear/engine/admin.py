@@ -230,6 +230,10 @@ def _show_job(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     return table(rows)
 
 
+def _loading(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
+    return b"OK no\r\n" if engine.arriving is None else b"OK yes\r\n"
+
+
 def _show_functions(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
     return table(
         (
@@ -278,6 +282,7 @@ _METHODS: Final[dict[str, Callable[[Engine, Session, Sequence[bytes]], bytes | N
     "jobs": _list_jobs,
     "clients": _clients,
     "show_job": _show_job,
+    "loading": _loading,
     "show_functions": _show_functions,
     "result": admin_results.result,
     "drop_result": admin_results.drop_result,

@@ -45,6 +45,7 @@ READING: Final = frozenset(
         *("status", "prioritystatus", "workers", "show jobs", "show unique jobs", "show job"),
         *("show functions", "jobs", "clients", "getpid", "verbose", "version", "result"),
         *("schedule list", "schedule show", "functions", "tenants", "dead list", "dead show"),
+        "loading",
         *("sessions", "whoami", "auth", "tenant", "metrics"),
     }
 )

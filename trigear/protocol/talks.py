@@ -218,6 +218,14 @@ def jobs() -> Talk[list[ListedJob]]:
     ]
 
 
+def loading() -> Talk[bool]:
+    """Whether lists do not show all jobs yet."""
+    (line,) = yield "loading"
+    if line not in ("OK yes", "OK no"):
+        raise misunderstood(line)
+    return line == "OK yes"
+
+
 def cancel(handle: str | bytes) -> Talk[bool]:
     """End a job. Returns whether there was one."""
     return known(f"cancel job {word(handle, 'handle')}")

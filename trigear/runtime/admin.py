@@ -82,6 +82,11 @@ class Admin:
         """Every job that is queued or runs."""
         return await self.hold(talks.jobs())
 
+    async def loading(self) -> bool:
+        """Whether jobs are still on their way from the store into the server's memory: until then
+        lists do not show all of them."""
+        return await self.hold(talks.loading())
+
     async def sessions(self) -> list[SessionStatus]:
         """The connections of every tenant for an operator, else of one's own; oldest first."""
         return await self.hold(session_talks.sessions())

@@ -90,6 +90,11 @@ class BlockingAdmin:
         """Every job that is queued or runs."""
         return self.hold(talks.jobs())
 
+    def loading(self) -> bool:
+        """Whether jobs are still on their way from the store into the server's memory: until then
+        lists do not show all of them."""
+        return self.hold(talks.loading())
+
     def sessions(self) -> list[SessionStatus]:
         """The connections of every tenant for an operator, else of one's own; oldest first."""
         return self.hold(session_talks.sessions())

@@ -261,6 +261,7 @@ COMMAND_RULES: Final[dict[str, Rule]] = {
     "show unique jobs": _SEE,
     "show job": _SEE,
     "show functions": _SEE,
+    "loading": _SEE,
     "jobs": _SEE,
     "clients": _SEE,
     "result": _CHANGE,

@@ -118,6 +118,16 @@ COMMANDS: Final = (
         "Limit the jobs of a function, for all priorities or one by one; 0 or nothing: unlimited.",
         exact=True,
     ),
+    Command(
+        ("loading",),
+        (),
+        "loading",
+        "`OK no`, or `OK yes`",
+        "Whether jobs are still on their way from the store into memory, as after the start with a"
+        " large queue: until then lists and `status` do not show all of them.",
+        exact=True,
+        origin="trigear",
+    ),
     Command(("getpid",), (), "getpid", "`OK number`", "The server's process id."),
     Command(("verbose",), (), "verbose", "`OK LEVEL`", "The server's log level."),
     Command(("version",), (), "version", "`OK version`", "The server's version."),
