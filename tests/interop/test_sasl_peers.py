@@ -27,6 +27,7 @@ from tests.interop.sasl_peers import (
     Speaker,
     log_in,
 )
+from trigear.cli.root import run_trigear
 
 if TYPE_CHECKING:
     import pathlib
@@ -77,19 +78,21 @@ class Place:
 def place(sasl_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("sasl")
 
-    def trigear(*args: str) -> str:
-        command = [sys.executable, "-m", "trigear", *args]
-        return subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=True, timeout=60
-        ).stdout.strip()
-
-    trigear("certs", "init", "--dir", "certs")
-    trigear("certs", "client", "acme/alice", "--dir", "certs")
-    alice = ("alice", "--tenant", "acme", "--role", "submit")
-    password = trigear("user", "add", *alice, "--users", "users.toml")
+    certs = ("--dir", str(folder / "certs"))
+    assert run_trigear(["certs", "init", *certs]) == 0
+    assert run_trigear(["certs", "client", "acme/alice", *certs]) == 0
+    command = [sys.executable, "-m", "trigear", "user", "add", "alice", "--tenant", "acme"]
+    password = subprocess.run(
+        [*command, "--role", "submit", "--users", "users.toml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.strip()
     ports: list[int] = []
 
-    def command(port: int) -> list[str]:
+    def serving(port: int) -> list[str]:
         ports[:] = [port, free_port()]
         return [
             *(sys.executable, "-m", "trigear", "server", "--store", "memory", "--auth", "sasl"),
@@ -99,7 +102,7 @@ def place(sasl_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
             *("--listen", f"gearmans://127.0.0.1:{ports[1]}"),
         ]
 
-    with servers.running("sasl", command, folder):
+    with servers.running("sasl", serving, folder):
         yield Place(folder, *ports, password)
 
 
@@ -127,13 +130,11 @@ def test_a_client_of_another_library_logs_in(place: Place, name: str) -> None:
                 assert log_in(link, speaker) == ALICE
 
 
-def test_no_client_of_another_library_logs_in_with_another_password(place: Place) -> None:
-    """Two at a time, so that the pause after a failure is there once for each."""
-    with place.link() as link:
-        for name in ("cyrus SCRAM", "gsasl PLAIN"):
-            speaker = BY_PASSWORD[name]("guess")
-            with speaker.terminal, pytest.raises(Refused, match="AUTHENTICATION_FAILED"):
-                log_in(link, speaker)
+def test_a_client_of_another_library_does_not_log_in_with_another_password(place: Place) -> None:
+    speaker = BY_PASSWORD["cyrus SCRAM"]("guess")
+    refused = pytest.raises(Refused, match="AUTHENTICATION_FAILED")
+    with place.link() as link, speaker.terminal, refused:
+        log_in(link, speaker)
 
 
 def test_gnu_sasl_binds_its_login_to_tls_1_2(place: Place) -> None:

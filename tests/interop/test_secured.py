@@ -14,6 +14,7 @@ import pytest
 from tests.interop import servers
 from tests.interop.features import whole
 from tests.interop.peers import PEERS, Peer, Request
+from trigear.cli.root import run_trigear
 
 if TYPE_CHECKING:
     import pathlib
@@ -58,16 +59,13 @@ def secured(stunnel: str, directory: pathlib.Path) -> Iterator[Secured]:
     folder = directory / "secured"
     folder.mkdir()
 
-    def trigear(*args: str) -> None:
-        command = [sys.executable, "-m", "trigear", *args]
-        subprocess.run(command, cwd=folder, capture_output=True, check=True, timeout=60)
-
-    trigear("certs", "init", "--dir", ".")
+    place, users = ("--dir", str(folder)), ("--users", str(folder / "users.toml"))
+    assert run_trigear(["certs", "init", *place]) == 0
     for tenant in TENANTS:
-        trigear("certs", "client", f"{tenant}/of-{tenant}", "--dir", ".")
-        user = ("add", f"of-{tenant}", "--tenant", tenant, "--no-password")
-        roles = ("--role", "submit", "--role", "work", "--role", "admin")
-        trigear("user", *user, *roles, "--users", "users.toml")
+        assert run_trigear(["certs", "client", f"{tenant}/of-{tenant}", *place]) == 0
+        user = ["user", "add", f"of-{tenant}", "--tenant", tenant, "--no-password", *users]
+        roles = ["--role", "submit", "--role", "work", "--role", "admin"]
+        assert run_trigear([*user, *roles]) == 0
 
     def server(port: int) -> list[str]:
         return [
