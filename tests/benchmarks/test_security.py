@@ -28,3 +28,16 @@ def test_what_is_missed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "guarded beside TLS alone: 0.80 of its rate" in said
     assert "demanded: 0.85: MISSED" in said
     assert "TLS beside plain: 0.50 of its rate" in said
+
+
+def test_load_that_did_not_come_about_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {
+        "offered": {"handshakes": 500, "logins": 200},
+        "came": {"handshakes": 250.0, "logins": 200.0, "failed": 0.0},
+        "echo_ms": {"median": 1.0, "p99": 26.0, "most": 30.0},
+        "server_cpu": 0.5,
+        "machine_busy": 0.9,
+    }
+    security.tell_waits([one])
+    said = capsys.readouterr().out
+    assert said.endswith("MISSED, but this machine could not make up so much load\n")
