@@ -179,7 +179,7 @@ def test_answer_that_makes_no_sense_is_said_to(trigear: Callable[..., Said]) -> 
     assert said.line.endswith("the server said 'mail\\x092'")
 
 
-@pytest.mark.parametrize("command", [["admin", "status"], ["job", "list"]])
+@pytest.mark.parametrize("command", [["admin", "status"], ["admin", "functions"], ["job", "list"]])
 def test_lists_of_a_server_that_still_loads_are_said_not_to_be_all(
     command: list[str], trigear: Callable[..., Said]
 ) -> None:

@@ -57,9 +57,12 @@ def functions_command(
     """
     if not functions and not settings:
         with connected(servers, "'functions'") as client:
+            loads = answers.loads(client)
             found = answers.functions(client)
         nothing = "no functions: none was ever submitted to or served"
         show(answers.FUNCTION_COLUMNS, found, as_json=as_json, nothing=nothing)
+        if loads:
+            remark(answers.STILL_LOADING)
         return Status.DONE
     rows: list[tuple[Cell, ...]] = []
     with connected(servers, "'functions'") as client:
