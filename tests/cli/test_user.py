@@ -8,11 +8,13 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
 
 from tests.cli.talking import Terminal
+from tests.security.certificates import CLIENT, Authority
 from trigear.cli import logins
 from trigear.cli.report import Status
-from trigear.security import users_file
+from trigear.security import users_file, x509id
 from trigear.security.policy import Role
 
 if TYPE_CHECKING:
@@ -185,3 +187,54 @@ def test_check_says_what_is_odd_and_which_tenants_are_not_declared(
     assert "eve: can log in only by a certificate" in json.loads(said.out)["remark"]
     place.write_text("version = 1\n[users.alice]\nrole = 1\n")
     assert trigear("user", "check").status == Status.USAGE
+
+
+def test_a_certificate_is_bound_by_a_name_or_by_its_fingerprint(
+    place: Path, trigear: Callable[..., Said], tmp_path: Path
+) -> None:
+    trigear("user", "add", "alice", "--tenant", "acme", "--no-password")
+    authority = Authority()
+    issued = authority.issue("alice.example", usage=[CLIENT])
+    file, _ = issued.write(tmp_path, "alice")
+    bind = ("user", "cert-bind", "alice", "--cert", file)
+    assert "'alice' is known by cn:alice.example; " in trigear(*bind).line
+    assert "already" in trigear(*bind).line
+    assert trigear(*bind, "--pin").status == Status.DONE
+    user = users_file.load(str(place)).get("alice")
+    assert user is not None
+    assert user.certificates == (
+        "cn:alice.example",
+        f"sha256:{x509id.read(issued.der).fingerprint}",
+    )
+    # Nobody else can be known by it.
+    trigear("user", "add", "bob", "--no-password")
+    said = trigear("user", "cert-bind", "bob", "--cert", file)
+    assert said.status != Status.DONE
+    bob = users_file.load(str(place)).get("bob")
+    assert bob is not None
+    assert bob.certificates == ()
+
+
+def test_a_certificate_that_names_a_user_itself_is_nobody_elses(
+    place: Path, trigear: Callable[..., Said], tmp_path: Path
+) -> None:
+    for name in "alice", "bob":
+        trigear("user", "add", name, "--tenant", "acme", "--no-password")
+    uri = x509.UniformResourceIdentifier("trigear://acme/alice")
+    file, _ = Authority().issue("x", names=[uri], usage=[CLIENT]).write(tmp_path, "alice")
+    assert "nothing to do" in trigear("user", "cert-bind", "alice", "--cert", file).line
+    said = trigear("user", "cert-bind", "bob", "--cert", file, "--pin")
+    assert (said.status, "names somebody else" in said.line) == (Status.NO, True)
+
+
+def test_what_cannot_be_bound_is_told(
+    place: Path, trigear: Callable[..., Said], tmp_path: Path
+) -> None:
+    trigear("user", "add", "alice", "--no-password")
+    authority = Authority()
+    server, _ = authority.server().write(tmp_path, "server")
+    nameless, _ = authority.issue(usage=[CLIENT]).write(tmp_path, "nameless")
+    for file, says in ((server, "it is not for clients"), (nameless, "no name in it; --pin")):
+        said = trigear("user", "cert-bind", "alice", "--cert", file)
+        assert (said.status, says in said.line) == (Status.NO, True)
+    assert trigear("user", "cert-bind", "eve", "--cert", nameless).status == Status.NO

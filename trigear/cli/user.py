@@ -311,6 +311,57 @@ def remove_command(name: str, *, yes: bool, users: str | None) -> int:
     return Status.DONE
 
 
+@user_group.command(
+    name="cert-bind",
+    epilog=examples(
+        """
+        trigear user cert-bind alice --cert alice.pem
+        trigear user cert-bind alice --cert alice.pem --pin
+        """
+    ),
+)
+@click.argument("name")
+@click.option("--cert", "file", required=True, metavar="FILE", help="The certificate (PEM).")
+@click.option(
+    "--pin", is_flag=True, help="By its fingerprint: the next certificate has to be bound again."
+)
+@users_option
+@with_manners
+@with_help
+def cert_bind_command(name: str, *, file: str, pin: bool, users: str | None) -> int:
+    """Have a user known by a certificate: by a name in it, or by its fingerprint.
+
+    A certificate that names the user itself, as those of 'trigear certs client' do, needs no more.
+    """
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from trigear.security import issuing, x509id
+
+    user = one(users, name)
+    certificate = x509id.read(issuing.read_certificate(Path(file)).public_bytes(Encoding.DER))
+    if certificate.for_clients is False:
+        raise Failure(f"{file}: it is not for clients, and no server would accept it")
+    claimed = [uri for uri in certificate.uris if uri.startswith(x509id.SCHEME)]
+    itself = f"{x509id.SCHEME}//{user.principal}"
+    if claimed not in ([], [itself]):
+        raise Failure(f"{file}: it names somebody else, {' and '.join(claimed)}")
+    fingerprint, *names = x509id.marks(certificate)
+    if claimed and not pin:
+        remark(f"'{name}' is known by {itself}, which stands in the certificate: nothing to do")
+        return Status.DONE
+    if not names and not pin:
+        raise Failure(f"{file}: there is no name in it; --pin takes its fingerprint")
+    mark = fingerprint if pin else names[0]
+    if mark in user.certificates:
+        remark(f"'{name}' is known by {mark} already")
+        return Status.DONE
+    edited(users, lambda editor: editor.set(name, "certs", [*user.certificates, mark]))
+    remark(f"'{name}' is known by {mark}; {afterwards(users)}")
+    return Status.DONE
+
+
 @user_group.command(name="disable", epilog=examples("trigear user disable alice"))
 @click.argument("name")
 @users_option

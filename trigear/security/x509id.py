@@ -79,6 +79,17 @@ def read(der: bytes) -> Certificate:
         raise CertificateError(f"the certificate cannot be read: {error}") from error
 
 
+def marks(certificate: Certificate) -> list[str]:
+    """What a user may list to be known by this certificate: its fingerprint, then its names."""
+    found = [f"sha256:{certificate.fingerprint}"]
+    found += [f"dns:{name}" for name in certificate.dns]
+    found += [f"email:{name}" for name in certificate.emails]
+    # Of several common names none is the name of the subject.
+    if len(certificate.common_names) == 1:
+        found += [f"cn:{name}" for name in certificate.common_names]
+    return found
+
+
 class Match(NamedTuple):
     """Whose a certificate is. ``how`` is the mark that decided, or the reason why it is nobody's;
     it is meant for logs."""
@@ -111,7 +122,7 @@ def identify(der: bytes, users: Users, now: float, *, client_usage: bool = False
     if len(claims) > 1:
         return Match(None, f"the certificate has {len(claims)} URIs of {SCHEME}", certificate)
     claimed = {f"uri:{claim}": _claimed(claim, users) for claim in claims}
-    listed = {mark: users.of_certificate(mark) for mark in _marks(certificate)}
+    listed = {mark: users.of_certificate(mark) for mark in marks(certificate)}
     # A mark that nobody lists says nothing. A URI of ours that names nobody does: it is no name of
     # anybody else either.
     found = claimed | {mark: user for mark, user in listed.items() if user is not None}
@@ -155,16 +166,6 @@ def _values(
     kind: type[x509.DNSName | x509.UniformResourceIdentifier | x509.RFC822Name],
 ) -> tuple[str, ...]:
     return () if names is None else tuple(names.get_values_for_type(kind))
-
-
-def _marks(certificate: Certificate) -> list[str]:
-    marks = [f"sha256:{certificate.fingerprint}"]
-    marks += [f"dns:{name}" for name in certificate.dns]
-    marks += [f"email:{name}" for name in certificate.emails]
-    # Of several common names none is the name of the subject.
-    if len(certificate.common_names) == 1:
-        marks += [f"cn:{name}" for name in certificate.common_names]
-    return marks
 
 
 def _claimed(uri: str, users: Users) -> User | None:
