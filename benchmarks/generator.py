@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SOURCES = Path(__file__).resolve().parent
+EDGES = frozenset({"begin", "end", "idle", "idled", "fill", "filling", "filled"})
+"""Words at which the generator stands still until it is told to go on."""
+
 SCENARIOS = ("background", "drain", "foreground", "oneatatime", "echo", "flood")
 
 
@@ -40,6 +43,12 @@ def find_compiler() -> str:
     )
 
 
+def has_openssl(compiler: str) -> bool:
+    """Whether programs can be built with OpenSSL: the generator speaks TLS only then."""
+    command = [compiler, "-E", "-x", "c", "-include", "openssl/ssl.h", "/dev/null"]
+    return not subprocess.run(command, capture_output=True, check=False).returncode
+
+
 def cache_directory() -> Path:
     """Where compiled generators are kept: outside of the checkout, nothing to clean up there."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -57,6 +66,9 @@ def build(directory: Path | None = None) -> Path:
     """
     compiler = find_compiler()
     flags = ["-O2", "-Wall", "-Wextra"]
+    libraries = []
+    if has_openssl(compiler):
+        flags, libraries = [*flags, "-DWITH_TLS"], ["-lssl", "-lcrypto"]
     digest = hashlib.sha256(f"{compiler} {flags}".encode())
     for source in sorted((*SOURCES.glob("*.c"), *SOURCES.glob("*.h"))):
         digest.update(source.read_bytes())
@@ -67,7 +79,7 @@ def build(directory: Path | None = None) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     # Built beside and renamed: two runs that start together never execute half a file.
     unfinished = program.with_suffix(f".{os.getpid()}")
-    command = [compiler, *flags, "-o", str(unfinished), str(SOURCES / "loadgen.c")]
+    command = [compiler, *flags, "-o", str(unfinished), str(SOURCES / "loadgen.c"), *libraries]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise GeneratorError(f"{compiler} could not build loadgen.c:\n{done.stderr.strip()}")
@@ -91,13 +103,19 @@ class Load:
     outstanding: int | None = None
     interval: float | None = None
     mix: str | None = None
+    keep: int = 0
+    idle: int = 0
+    functions: int = 1
+    tls: bool = False
 
     def words(self) -> list[str]:
         """The generator's command line for it."""
         words: list[str] = []
         for name in self.__slots__:
             value = getattr(self, name)
-            if value is not None:
+            if value is True:
+                words.append(f"--{name}")
+            elif value is not None and value is not False:
                 words += [f"--{name}", str(value)]
         return words
 
@@ -147,7 +165,9 @@ class Generator:
         self._process.wait()
 
     def windows(self) -> Iterator[str]:
-        """Yields "begin" and "end" at the edges of each measured window, in turn.
+        """Yields "begin" and "end" at the edges of each measured window, in turn; before them
+        "idle" and "idled" where idle workers connect, and "fill", "filling" (nine times) and
+        "filled" where a queue is filled that stays.
 
         The generator stands still until the caller asks for the next word: what is read from /proc
         between two words belongs to the window's edge.
@@ -156,7 +176,7 @@ class Generator:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.strip() not in {"begin", "end"}:
+            if line.strip() not in EDGES:
                 self._last = line
                 return
             yield line.strip()

@@ -6,8 +6,9 @@
  * A run consists of windows. What lies outside of a window (connecting, registering, filling a backlog,
  * warming up) is neither timed nor counted. A window closes only when every request sent inside it has
  * been answered, so the jobs counted and the time taken belong together. With --handshake the words
- * "begin" and "end" are printed around each window and one line is awaited on standard input after
- * each, which lets the caller read the server's processor time at exactly these two moments.
+ * "begin" and "end" are printed around each window ("idle" and "idled" around the connecting of idle
+ * workers, "fill", "filling" and "filled" between the parts of a filling), and one line is awaited on
+ * standard input after each, which lets the caller read the server's processor time at exactly these two moments.
  *
  * Every answer is checked: packet type, order of replies, handle, function, length and content. The
  * first wrong one ends the run with status 1; the result then carries it as "error".
@@ -32,17 +33,18 @@
 
 #include "meter.h"
 #include "options.h"
+#include "secret.h"
 
 enum packet_type {
     CAN_DO = 1, PRE_SLEEP = 4, NOOP = 6, SUBMIT_JOB = 7, JOB_CREATED = 8, GRAB_JOB = 9, NO_JOB = 10,
     JOB_ASSIGN = 11, WORK_COMPLETE = 13, ECHO_REQ = 16, ECHO_RES = 17, SUBMIT_JOB_BG = 18, ERROR = 19,
 };
 
-enum { HEADER = 12, READ_CHUNK = 64 * 1024, MAX_HANDLE = 64 };
+enum { HEADER = 12, READ_CHUNK = 64 * 1024, MAX_HANDLE = 64, MAX_NAME = 96 };
 
 enum role { REQUESTER, WORKER };
 enum kind { ASK_BACKGROUND, ASK_FOREGROUND, ASK_ECHO };
-enum worker_state { ASLEEP, GRABBING };
+enum worker_state { ASLEEP, GRABBING, CLOSING };
 
 /* One request that waits for its answer. A slot is in use from the request until its last packet. */
 struct slot {
@@ -57,6 +59,7 @@ struct buffer { uint8_t *data; size_t start, end, capacity; };
 
 struct connection {
     int fd;
+    SSL *tls;
     uint32_t number;
     enum role role;
     bool write_armed;
@@ -76,9 +79,11 @@ static int connection_count, epoll_fd;
 static bool issuing, holding;       /* may requesters ask? must woken workers wait for the window? */
 static uint64_t in_flight, grabbing, sequence, limit, finished, drained, progress_at;
 static uint8_t *seen;               /* drain: which of the backlog's jobs were handed out already */
-static uint64_t seen_base;
+static uint64_t seen_base, seen_room;
 static double window_seconds, cpu_seconds;
 static uint64_t windows, jobs;
+static double fill_rates[10];       /* drain with --keep: submissions a second in each tenth of the filling */
+static uint64_t handed, hand_out;   /* drain with --keep: grabs of this window so far, and how many there may be */
 
 static void result(const char *error);
 
@@ -113,6 +118,11 @@ static void result(const char *error)
                (unsigned long long)samples, percentile_us(0.50), percentile_us(0.95), percentile_us(0.99), (double)slowest / 1000);
     else
         printf("\"latency_us\": null, ");
+    if (opt.keep) {
+        printf("\"fill_rates\": [");
+        for (int i = 0; i < 10; i++) printf("%s%.1f", i ? ", " : "", fill_rates[i]);
+        printf("], ");
+    }
     printf("\"windows\": %llu, \"clients\": %ld, \"workers\": %ld, \"outstanding\": %ld, \"size\": %ld, "
            "\"least_per_client\": %llu, \"most_per_client\": %llu, \"errors\": %d, \"error\": ",
            (unsigned long long)windows, opt.clients, opt.workers, opt.outstanding, opt.size,
@@ -173,7 +183,9 @@ static void arm(struct connection *c, bool write, int operation)
 static void flush(struct connection *c)
 {
     while (c->out.start < c->out.end) {
-        ssize_t sent = send(c->fd, c->out.data + c->out.start, c->out.end - c->out.start, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const uint8_t *from = c->out.data + c->out.start;
+        size_t size = c->out.end - c->out.start;
+        ssize_t sent = c->tls ? tls_send(c->tls, from, size) : send(c->fd, from, size, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0) {
             if (errno == EINTR) continue;
             if (errno != EAGAIN) fail("connection %u: send: %s", c->number, strerror(errno));
@@ -193,6 +205,7 @@ static void connect_one(struct connection *c, uint32_t number, enum role role, c
     if (c->fd < 0) fail("socket: %s", strerror(errno));
     if (connect(c->fd, where->ai_addr, where->ai_addrlen)) fail("connect to %s port %s: %s", opt.host, opt.port, strerror(errno));
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (opt.tls && !(c->tls = tls_connect(c->fd))) fail("connection %u: no TLS 1.3 with %s port %s", number, opt.host, opt.port);
     fcntl(c->fd, F_SETFL, fcntl(c->fd, F_GETFL) | O_NONBLOCK);
     reserve(&c->in, READ_CHUNK);
     if (role == REQUESTER) {
@@ -208,6 +221,12 @@ static void connect_one(struct connection *c, uint32_t number, enum role role, c
 }
 
 /* ---- requests --------------------------------------------------------------------------------------- */
+
+static size_t put_name(char *at, uint64_t job)
+{
+    if (opt.functions == 1) return (size_t)sprintf(at, "%s", opt.function) + 1;
+    return (size_t)sprintf(at, "%s%llu", opt.function, (unsigned long long)(job % (uint64_t)opt.functions)) + 1;
+}
 
 /* A workload names the connection, the slot and the job in its first bytes; the result repeats them. */
 static void put_workload(uint8_t *at, uint32_t number, uint32_t slot, uint64_t job)
@@ -248,9 +267,10 @@ static void ask(struct connection *c, uint64_t at)
     if (s->kind == ASK_ECHO) {
         put_workload(put_request(c, ECHO_REQ, (size_t)opt.size), c->number, index, s->sequence);
     } else {
-        size_t name = strlen(opt.function) + 1, unique = (size_t)opt.unique;
+        char function[MAX_NAME];
+        size_t name = put_name(function, s->sequence), unique = (size_t)opt.unique;
         uint8_t *p = put_request(c, s->kind == ASK_FOREGROUND ? SUBMIT_JOB : SUBMIT_JOB_BG, name + unique + 1 + (size_t)opt.size);
-        memcpy(p, opt.function, name);
+        memcpy(p, function, name);
         p += name;
         for (size_t i = 0; i < unique; i++) p[i] = (uint8_t)('a' + (i < 16 ? s->sequence >> (4 * i) & 15 : i & 15));
         p[unique] = 0;
@@ -328,6 +348,7 @@ static void grab(struct connection *c, uint64_t at)
     c->state = GRABBING;
     c->grab_sent = at;
     grabbing++;
+    handed++;
 }
 
 static void worker_packet(struct connection *c, uint32_t type, const uint8_t *payload, size_t size, uint64_t at)
@@ -337,7 +358,10 @@ static void worker_packet(struct connection *c, uint32_t type, const uint8_t *pa
         if (c->state == ASLEEP && !holding) grab(c, at);
         return;
     }
-    if (type == ECHO_RES) return;
+    if (type == ECHO_RES) {
+        if (c->state == CLOSING) c->state = ASLEEP, grabbing--;
+        return;
+    }
     if (c->state != GRABBING) fail("packet type %u to a sleeping worker", type);
     c->state = ASLEEP;
     grabbing--;
@@ -348,16 +372,18 @@ static void worker_packet(struct connection *c, uint32_t type, const uint8_t *pa
     }
     if (type != JOB_ASSIGN) fail("packet type %u in answer to GRAB_JOB", type);
     const uint8_t *end = memchr(payload, 0, size);
-    size_t name = strlen(opt.function) + 1;
     if (!end) fail("JOB_ASSIGN without a function");
     size_t handle = (size_t)(end - payload);
     if (handle == 0 || handle >= MAX_HANDLE) fail("JOB_ASSIGN with a handle of %zu bytes", handle);
-    if (size != handle + 1 + name + (size_t)opt.size) fail("JOB_ASSIGN of %zu bytes, %zu expected", size, handle + 1 + name + (size_t)opt.size);
-    if (memcmp(end + 1, opt.function, name)) fail("JOB_ASSIGN for another function");
+    const uint8_t *name_end = memchr(end + 1, 0, size - handle - 1);
+    size_t name = name_end ? (size_t)(name_end - end) : 0;
+    if (!name || size != handle + 1 + name + (size_t)opt.size) fail("JOB_ASSIGN of %zu bytes, %zu of workload expected", size, (size_t)opt.size);
     const uint8_t *workload = end + 1 + name;
+    uint64_t job;
+    char function[MAX_NAME];
+    memcpy(&job, workload + 8, 8);
+    if (put_name(function, job) != name || memcmp(end + 1, function, name)) fail("JOB_ASSIGN for another function");
     if (opt.scenario == DRAIN) {
-        uint64_t job;
-        memcpy(&job, workload + 8, 8);
         if (job < seen_base || job >= limit || seen[job - seen_base]++) fail("a job was handed out twice, or never submitted");
         drained++;
         c->finished++;
@@ -366,6 +392,13 @@ static void worker_packet(struct connection *c, uint32_t type, const uint8_t *pa
     uint8_t *p = put_request(c, WORK_COMPLETE, handle + 1 + (size_t)opt.size);
     memcpy(p, payload, handle + 1);
     memcpy(p + handle + 1, workload, (size_t)opt.size);
+    if (opt.keep && handed >= hand_out) {
+        /* Enough for this window: an ECHO_RES shows that the WORK_COMPLETE was processed. */
+        put_request(c, ECHO_REQ, 0);
+        c->state = CLOSING;
+        grabbing++;
+        return;
+    }
     grab(c, at);
 }
 
@@ -375,13 +408,19 @@ static void readable(struct connection *c)
     size_t wanted = READ_CHUNK;
     if (b->end - b->start >= HEADER && get32(b->data + b->start + 8) > wanted) wanted = get32(b->data + b->start + 8);
     uint8_t *into = reserve(b, wanted);
-    ssize_t got = recv(c->fd, into, b->capacity - b->end, MSG_DONTWAIT);
+    ssize_t got = c->tls ? tls_recv(c->tls, into, b->capacity - b->end) : recv(c->fd, into, b->capacity - b->end, MSG_DONTWAIT);
     if (got == 0) fail("connection %u: closed by the server", c->number);
     if (got < 0) {
         if (errno == EAGAIN || errno == EINTR) return;
         fail("connection %u: recv: %s", c->number, strerror(errno));
     }
     b->end += (size_t)got;
+    /* OpenSSL hands out one record at a time; what it keeps raises no event. */
+    while (c->tls && tls_pending(c->tls)) {
+        into = reserve(b, READ_CHUNK);
+        if ((got = tls_recv(c->tls, into, b->capacity - b->end)) <= 0) break;
+        b->end += (size_t)got;
+    }
     uint64_t at = progress_at = now_ns();
     while (b->end - b->start >= HEADER) {
         const uint8_t *p = b->data + b->start;
@@ -504,8 +543,14 @@ static void drain_window(long backlog)
     uint64_t start, before;
     holding = true;
     limit = sequence + (uint64_t)backlog;
-    seen_base = sequence;
-    memset(seen, 0, (size_t)backlog);
+    if (!opt.keep) {
+        seen_base = sequence;
+        memset(seen, 0, (size_t)backlog);
+    } else if (limit > seen_room) {
+        seen_room = limit * 2;
+        if (!(seen = realloc(seen, seen_room))) fail("out of memory");
+        memset(seen + sequence, 0, seen_room - sequence);
+    }
     uint64_t kept_samples = samples, kept_slowest = slowest;
     static uint64_t kept[BUCKETS];
     memcpy(kept, histogram, sizeof kept);
@@ -521,8 +566,10 @@ static void drain_window(long backlog)
     cpu = own_cpu();
     start = progress_at = now_ns();
     before = drained;
+    handed = 0;
+    hand_out = (uint64_t)backlog;
     for (int i = 0; i < connection_count; i++)
-        if (connections[i].role == WORKER) { grab(&connections[i], start); flush(&connections[i]); }
+        if (connections[i].role == WORKER && (!opt.keep || handed < hand_out)) { grab(&connections[i], start); flush(&connections[i]); }
     /* WORK_COMPLETE has no reply; the answer to the GRAB_JOB behind it shows that it was processed. */
     while (drained - before < (uint64_t)backlog || grabbing) turn(now_ns() + 100000000);
     window_seconds += (double)(now_ns() - start) / 1e9;
@@ -532,13 +579,73 @@ static void drain_window(long backlog)
     tell("end");
 }
 
+/* Jobs that stay queued while others are drained. Filling is timed in ten parts, each announced. */
+static void fill(long keep)
+{
+    holding = true;
+    seen_room = (uint64_t)keep + 1;
+    if (!(seen = realloc(seen, seen_room))) fail("out of memory");
+    memset(seen, 0, seen_room);
+    for (int part = 0; part < 10; part++) {
+        tell(part ? "filling" : "fill");
+        uint64_t start = progress_at = now_ns(), before = sequence;
+        limit = (uint64_t)keep * (uint64_t)(part + 1) / 10;
+        start_asking();
+        while (sequence < limit || in_flight) turn(now_ns() + 100000000);
+        fill_rates[part] = (double)(sequence - before) / ((double)(now_ns() - start) / 1e9);
+    }
+    tell("filled");
+    issuing = false;
+    holding = false;
+}
+
+/* Workers that are there and have nothing to do. They are served in turn, by blocking calls, and kept. */
+static void idle_exchange(SSL *tls, int fd, uint8_t *data, size_t size, bool sending)
+{
+    while (size) {
+        ssize_t done = tls ? (sending ? tls_send(tls, data, size) : tls_recv(tls, data, size))
+                           : (sending ? send(fd, data, size, MSG_NOSIGNAL) : recv(fd, data, size, 0));
+        if (done <= 0) fail("an idle worker: %s", done ? strerror(errno) : "closed by the server");
+        data += done;
+        size -= (size_t)done;
+    }
+}
+
+static void connect_idle(const struct addrinfo *where)
+{
+    static const char name[] = "bench-idle";
+    struct timeval patience = {.tv_sec = 60};
+    uint8_t request[3 * HEADER + sizeof name], answer[HEADER];
+    enum { NAME = sizeof name - 1 };
+    memcpy(request, "\0REQ", 4), put32(request + 4, CAN_DO), put32(request + 8, NAME);
+    memcpy(request + HEADER, name, NAME);
+    memcpy(request + HEADER + NAME, "\0REQ", 4), put32(request + HEADER + NAME + 4, PRE_SLEEP), put32(request + HEADER + NAME + 8, 0);
+    memcpy(request + 2 * HEADER + NAME, "\0REQ", 4), put32(request + 2 * HEADER + NAME + 4, ECHO_REQ), put32(request + 2 * HEADER + NAME + 8, 0);
+    tell("idle");
+    for (long i = 0; i < opt.idle; i++) {
+        SSL *tls = NULL;
+        int fd = socket(where->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0) fail("socket: %s", strerror(errno));
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        if (connect(fd, where->ai_addr, where->ai_addrlen)) fail("connect: %s", strerror(errno));
+        if (opt.tls && !(tls = tls_connect(fd))) fail("idle worker %ld: no TLS 1.3", i);
+        idle_exchange(tls, fd, request, 3 * HEADER + NAME, true);
+        idle_exchange(tls, fd, answer, HEADER, false);
+        if (memcmp(answer, "\0RES", 4) || get32(answer + 4) != ECHO_RES) fail("packet type %u to an idle worker", get32(answer + 4));
+    }
+    tell("idled");
+}
+
 static void register_workers(void)
 {
-    size_t name = strlen(opt.function);
+    char name[MAX_NAME];
     for (int i = 0; i < connection_count; i++) {
         struct connection *c = &connections[i];
         if (c->role != WORKER) continue;
-        memcpy(put_request(c, CAN_DO, name), opt.function, name);
+        for (long f = 0; f < opt.functions; f++) {
+            size_t size = put_name(name, (uint64_t)f) - 1;
+            memcpy(put_request(c, CAN_DO, size), name, size);
+        }
         grab(c, now_ns());
         flush(c);
     }
@@ -556,21 +663,27 @@ int main(int argc, char **argv)
     int wrong = getaddrinfo(opt.host, opt.port, &hints, &where);
     if (wrong) fail("%s port %s: %s", opt.host, opt.port, gai_strerror(wrong));
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    const char *untold = opt.tls ? tls_start() : NULL;
+    if (untold) fail("--tls: %s", untold);
     connections = calloc((size_t)(opt.clients + opt.workers), sizeof *connections);
     seen = malloc((size_t)opt.backlog);
+    if (opt.scenario != DRAIN) opt.keep = 0;
     if (!connections || !seen) fail("out of memory");
     while (connection_count < opt.clients + opt.workers) {
         connect_one(&connections[connection_count], (uint32_t)connection_count, connection_count < opt.clients ? REQUESTER : WORKER, where);
         connection_count++;
     }
-    freeaddrinfo(where);
     progress_at = now_ns();
     register_workers();
+    if (opt.idle) connect_idle(where);
+    freeaddrinfo(where);
+    progress_at = now_ns();
+    if (opt.scenario == DRAIN && opt.keep) fill(opt.keep);
 
     bool handshake = opt.handshake;
     if (opt.warmup > 0) {
         opt.handshake = false;
-        if (opt.scenario == DRAIN) drain_window((opt.backlog + 9) / 10);
+        if (opt.scenario == DRAIN) drain_window(opt.keep ? opt.backlog : (opt.backlog + 9) / 10);
         else timed_window(opt.warmup);
         opt.handshake = handshake;
         forget_figures();

@@ -80,10 +80,14 @@ def measure(
     Returns:
         The server, stopped, for its version and command; and the round's figures.
 
+        Memory when idle workers connected and while a queue was filled is in `memory_at`.
+
     Raises:
         ServerError: the server did not start.
         GeneratorError: it gave a wrong answer, or none.
     """
+    load = replace(load, tls=peer.tls)
+    edges: dict[str, list[int]] = {}
     with Server(peer, extra, server_cpus) as server:
         meter = Meter(server)
         quiet: Generator | None = None
@@ -112,8 +116,10 @@ def measure(
                             )
                         )
                     meter.begin()
-                else:
+                elif word == "end":
                     meter.end()
+                else:
+                    edges.setdefault(word, []).append(server.memory().now)
             figures = generator.result()
             latency = quiet.result()["latency_us"] if quiet else figures["latency_us"]
         peak = server.memory().peak
@@ -124,6 +130,7 @@ def measure(
         "memory_begin": meter.memory_begin,
         "memory_end": meter.memory_end,
         "peak_memory": peak,
+        "memory_at": edges,
         "others_cores": round(max(0.0, others) / meter.wall_seconds, 3),
         # Of the flood the figure of interest is what it does to somebody else.
         "latency_us": latency,

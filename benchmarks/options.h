@@ -18,11 +18,11 @@ static struct {
     enum scenario scenario;
     const char *host, *port, *function, *mix;
     double seconds, warmup, interval, timeout;
-    long clients, workers, outstanding, size, backlog, unique;
-    bool handshake;
+    long clients, workers, outstanding, size, backlog, unique, keep, idle, functions;
+    bool handshake, tls;
 } opt = {.scenario = SCENARIOS, .host = "127.0.0.1", .port = "4730", .function = "bench", .mix = "both",
          .seconds = 3, .warmup = 0.3, .timeout = 10, .clients = -1, .workers = -1, .outstanding = -1,
-         .size = 64, .backlog = 20000};
+         .size = 64, .backlog = 20000, .functions = 1};
 
 /* ---- command line ----------------------------------------------------------------------------------- */
 
@@ -37,6 +37,10 @@ static const char usage[] =
     "  --size BYTES      workload and result (64, at least 16)\n"
     "  --unique BYTES    length of the unique, 0 for none (0)\n"
     "  --backlog N       drain: jobs per filling; fillings are repeated until --seconds were measured (20000)\n"
+    "  --keep N          drain: so many jobs stay queued all the time; filling them is timed in ten parts (0)\n"
+    "  --idle N          so many more workers of another function, connected and asleep all the time (0)\n"
+    "  --functions N     jobs go round over so many functions, which every worker knows (1)\n"
+    "  --tls             TLS 1.3; the certificate is not looked at\n"
     "  --interval S      one request per client every S seconds instead of as fast as answers come\n"
     "  --mix WHAT        flood: echo, submit or both (both)\n"
     "  --function NAME   (bench)\n"
@@ -63,7 +67,8 @@ static void parse(int argc, char **argv)
         {"scenario", 1, 0, 's'}, {"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"seconds", 1, 0, 'S'}, {"warmup", 1, 0, 'W'},
         {"clients", 1, 0, 'c'}, {"workers", 1, 0, 'w'}, {"outstanding", 1, 0, 'o'}, {"size", 1, 0, 'z'}, {"unique", 1, 0, 'u'},
         {"backlog", 1, 0, 'b'}, {"interval", 1, 0, 'i'}, {"mix", 1, 0, 'm'}, {"function", 1, 0, 'f'}, {"timeout", 1, 0, 't'},
-        {"handshake", 0, 0, 'H'}, {"help", 0, 0, '?'}, {0, 0, 0, 0}};
+        {"handshake", 0, 0, 'H'}, {"keep", 1, 0, 'k'}, {"idle", 1, 0, 'I'}, {"functions", 1, 0, 'F'}, {"tls", 0, 0, 'T'},
+        {"help", 0, 0, '?'}, {0, 0, 0, 0}};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
@@ -86,11 +91,16 @@ static void parse(int argc, char **argv)
         case 'f': opt.function = optarg; break;
         case 't': opt.timeout = number("--timeout", optarg, 0.1, 3600); break;
         case 'H': opt.handshake = true; break;
+        case 'k': opt.keep = (long)number("--keep", optarg, 0, 1e8); break;
+        case 'I': opt.idle = (long)number("--idle", optarg, 0, 60000); break;
+        case 'F': opt.functions = (long)number("--functions", optarg, 1, 1e6); break;
+        case 'T': opt.tls = true; break;
         default: misused("", "");
         }
     }
     if (optind < argc) misused("unexpected:", argv[optind]);
     if (opt.scenario == SCENARIOS) misused("--scenario is missing", "");
+    if (strlen(opt.function) > 60) misused("--function of more than 60 bytes:", opt.function);
     if (opt.unique && opt.unique < 16) misused("--unique below 16 would not be unique:", "");
     if (strcmp(opt.mix, "echo") && strcmp(opt.mix, "submit") && strcmp(opt.mix, "both")) misused("--mix", opt.mix);
     if (opt.clients < 0) opt.clients = presets[opt.scenario].clients;

@@ -7,16 +7,19 @@ import os
 import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from benchmarks import database, procfs
+from trigear.security import issuing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +39,8 @@ class Peer:
 
     `program` is the file that must exist, `package` what to install when it does not. `command`
     gets the port and an empty directory for files the server insists on. With `database` a
-    PostgreSQL server runs there as well, which is not measured.
+    PostgreSQL server runs there as well, which is not measured. With `tls` it speaks TLS 1.3 and
+    nothing else.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Peer:
     package: str
     command: Callable[[int, Path], list[str]]
     database: bool = False
+    tls: bool = False
 
     def missing(self) -> str | None:
         """One line about what has to be installed, or None when the server can be started."""
@@ -92,6 +97,18 @@ def _trigear(store: str) -> Callable[[int, Path], list[str]]:
     return command
 
 
+def _trigear_tls(port: int, directory: Path) -> list[str]:
+    moment = datetime.now(UTC)
+    authority = issuing.make_authority("trigear bench", moment, 1)
+    issued = issuing.for_server(authority, [issuing.server_name(HOST)], moment, 1)
+    cert, key = issuing.write(directory, "server", issued)
+    return [
+        *(sys.executable, "-m", "trigear", "server", "--listen", f"gearmans://{HOST}:{port}"),
+        *("--tls-min", "1.3", "--cert", str(cert), "--key", str(key)),
+        *("--store", "memory", "--state-dir", str(directory)),
+    ]
+
+
 def _trigear_postgresql(port: int, directory: Path) -> list[str]:
     host = quote(str(database.place(directory)), safe="")
     return _trigear(f"postgresql://{database.ROLE}@{host}/postgres")(port, directory)
@@ -101,6 +118,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("trigear", "trigear", sys.executable, "python3", _trigear("memory")),
+        Peer("trigear-tls", "trigear, TLS 1.3", sys.executable, "python3", _trigear_tls, tls=True),
         Peer("trigear-sqlite", "trigear, SQLite", sys.executable, "python3", _trigear("sqlite")),
         Peer(
             "trigear-postgresql",
@@ -142,9 +160,15 @@ def free_port() -> int:
         return port
 
 
-def ask_version(port: int) -> str | None:
+def ask_version(port: int, *, tls: bool = False) -> str | None:
     """The server's answer to the text command `version`, or None while it does not give one."""
-    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1) as s:
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        s = stack.enter_context(socket.create_connection((HOST, port), timeout=1))
+        if tls:
+            # Nothing secret is said; who answers is a child of this process.
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            s = stack.enter_context(context.wrap_socket(s))
         s.sendall(b"version\n")
         answer = b""
         while not answer.endswith(b"\n"):
@@ -231,7 +255,7 @@ class Server:
         while time.monotonic() < give_up:
             if (status := self._process.poll()) is not None:
                 raise ServerError(self._explain(f"ended with status {status}", output))
-            if (version := ask_version(self.port)) is not None:
+            if (version := ask_version(self.port, tls=self.peer.tls)) is not None:
                 self.version = version
                 return
             time.sleep(0.02)
