@@ -15,7 +15,7 @@ from trigear.engine.config import EngineConfig
 from trigear.engine.doors import Way
 from trigear.engine.logins import Logins
 from trigear.model import CloseReason
-from trigear.security.mechs import Authenticator, Channel, LoginSettings
+from trigear.security.mechs import Authenticator, Channel, Done, LoginSettings
 from trigear.security.scram import SHA_256, ScramClient, Verifier
 from trigear.security.throttle import Throttle
 from trigear.security.users import Users
@@ -714,5 +714,28 @@ def test_a_login_that_succeeds_for_a_user_who_is_gone_meanwhile_fails(world: Gua
     caller.tell("SASL_START", b"PLAIN\0\0alice\0pencil")
     assert renewed(world, "version = 1\n") == 0
     world.check()
+    assert world.wait(caller) == [FAILED]
+    assert caller.command(b"whoami") == b"OK - - - -\r\n"
+
+
+def test_who_is_removed_while_logging_in_is_not_let_in(world: Guarded) -> None:
+    caller = world.caller()
+    client = ScramClient(SHA_256, "alice", b"pencil", b"clientnonce")
+    caller.ask("OPTION_REQ", b"sasl")
+    ((_, challenge),) = caller.ask("SASL_START", b"SCRAM-SHA-256\0" + client.first())
+    world.engine.renew_users(Users.parse(USERS.replace("users.alice", "users.carol")), world.time())
+    caller.tell("SASL_RESPONSE", client.final(challenge))
+    assert world.wait(caller) == [FAILED]
+    assert caller.command(b"whoami") == b"OK - - - -\r\n"
+
+
+def test_nobody_is_let_in_whom_a_mechanism_still_knows_and_the_users_do_not(world: Guarded) -> None:
+    gone = world.user("alice").peer.session.identity
+    caller = world.caller()
+    caller.ask("OPTION_REQ", b"sasl")
+    caller.ask("SASL_START", b"SCRAM-SHA-256")
+    world.engine.renew_users(Users.parse(USERS.replace("users.alice", "users.carol")), world.time())
+    caller.peer.session._succeed(Done(gone))
+    world.flush()
     assert world.wait(caller) == [FAILED]
     assert caller.command(b"whoami") == b"OK - - - -\r\n"
