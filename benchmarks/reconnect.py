@@ -9,6 +9,7 @@ trigear's own, all in this process, on the same machine: a good part of the time
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import resource
@@ -30,7 +31,7 @@ from benchmarks.servers import HOST, free_port
 from trigear.security import issuing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 WORKERS = 2000
 PATIENCE = 120.0
@@ -166,6 +167,18 @@ async def there(fortress: Fortress) -> int:
     return sum(found)
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let no worker say that its server is gone: that is meant here."""
+    log = logging.getLogger("trigear")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     it = argparse.ArgumentParser(prog="benchmarks.reconnect", description=__doc__)
@@ -178,10 +191,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0; it raises where something went wrong."""
     options = parser().parse_args(arguments)
-    logging.getLogger("trigear").setLevel(logging.ERROR)  # that a server is gone is meant here
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, options.workers + DESCRIPTORS), hard))
-    with tempfile.TemporaryDirectory(prefix="trigear-bench-") as folder:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < options.workers + DESCRIPTORS:
+        most = min(hard, options.workers + DESCRIPTORS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    with quiet(), tempfile.TemporaryDirectory(prefix="trigear-bench-") as folder:
         rounds = trio.run(measure, Path(folder), options.workers, options.rounds)
     if options.json:
         print(json.dumps(rounds))
