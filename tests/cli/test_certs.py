@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
+import os
 import signal
 import socket
 import ssl
@@ -14,10 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
+from tests.cli.at_work import wait_until
 from tests.cli.conftest import PATIENCE, TRIGEAR
 from tests.security.certificates import DAY, Authority
 from trigear.cli import logins
 from trigear.cli.report import Status
+from trigear.security import issuing, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,6 +141,39 @@ def test_what_is_revoked_stays_revoked(trigear: Callable[..., Said], folder: Pat
     assert not verified(folder, "alice.pem", options=crl)
     made = x509.load_pem_x509_crl((folder / "crl.pem").read_bytes())
     assert made.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 3
+
+
+def test_who_revokes_at_the_same_time_is_waited_for_and_not_forgotten(
+    trigear: Callable[..., Said], folder: Path
+) -> None:
+    place = ("--dir", str(folder))
+    trigear("certs", "client", "acme/bob", *place)
+    words = [*TRIGEAR, "certs", "revoke", "bob.pem", "--yes", *place]
+    with replacing.locked(str(folder / "crl.pem")):
+        other = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        # It has read whatever it reads before it waits: it holds the lock's file open.
+        wait_until(lambda: waits_for(other.pid, folder / "crl.pem.lock"))
+        pem = folder / "crl.pem"
+        made = trigear_list(folder, "alice.pem")
+        replacing.replace(str(pem), made, mode=0o644)
+    _, said = other.communicate(timeout=PATIENCE)
+    assert "revoked: 1, altogether 2" in said
+
+
+def waits_for(pid: int, lock: Path) -> bool:
+    """Whether a process has a file open."""
+    links = Path(f"/proc/{pid}/fd")
+    with contextlib.suppress(OSError):
+        return any(os.path.realpath(link) == str(lock) for link in links.iterdir())
+    return False
+
+
+def trigear_list(folder: Path, file: str) -> bytes:
+    """A revocation list with one certificate in it."""
+    now = datetime.datetime.now(datetime.UTC)
+    authority = issuing.read_authority(folder / "ca.pem", folder / "ca-key.pem")
+    entry = issuing.revoked(issuing.read_certificate(folder / file), now)
+    return issuing.revocation_list(authority, [entry], 1, now, 10)
 
 
 def test_what_cannot_be_revoked_is_named(

@@ -26,7 +26,7 @@ from trigear.cli.tables import columns, json_option, show
 from trigear.cli.values import Kind, Whole
 from trigear.errors import ConfigError
 from trigear.model import DEFAULT_TENANT
-from trigear.security import issuing, x509id
+from trigear.security import issuing, replacing, x509id
 from trigear.security.users import TENANT_NAME, USER_NAME
 
 if TYPE_CHECKING:
@@ -317,28 +317,41 @@ def revoke_command(files: tuple[str, ...], *, folder: str | None, days: int, yes
     place = place_of(folder)
     authority = authority_in(place)
     path = place / CRL
-    entries: dict[int, x509.RevokedCertificate] = {}
-    number = 1
-    if path.exists():
-        old = revocation_list_in(path)
-        entries = {entry.serial_number: entry for entry in old}
-        number = old.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1
-    before = len(entries)
-    for file in files:
-        certificate = issuing.read_certificate(found(file, place))
+    certificates = [issuing.read_certificate(found(file, place)) for file in files]
+    for file, certificate in zip(files, certificates, strict=True):
         if not issuing.is_signed_by(certificate, authority.certificate):
             raise Failure(f"{file}: it is not by the authority in {place}")
-        entries.setdefault(certificate.serial_number, issuing.revoked(certificate, now()))
-    added = len(entries) - before
-    if added and not ask(f"Revoke {', '.join(files)} for good?", yes=yes):
+    known, _ = revoked_in(path)
+    new = [
+        file
+        for file, one in zip(files, certificates, strict=True)
+        if one.serial_number not in known
+    ]
+    if new and not ask(f"Revoke {', '.join(new)} for good?", yes=yes):
         return Status.NO
-    pem = issuing.revocation_list(authority, entries.values(), number, now(), days)
-    replace(path, pem)
+    # Whoever revokes at the same time must not have that forgotten.
+    with replacing.locked(str(path)):
+        entries, number = revoked_in(path)
+        before = len(entries)
+        for certificate in certificates:
+            entries.setdefault(certificate.serial_number, issuing.revoked(certificate, now()))
+        pem = issuing.revocation_list(authority, entries.values(), number + 1, now(), days)
+        replacing.replace(str(path), pem, mode=0o644)
     remark(
-        f"revoked: {added}, altogether {len(entries)}; in {path}, good for {days} days; a server"
-        " with --crl takes it over at SIGHUP"
+        f"revoked: {len(entries) - before}, altogether {len(entries)}; in {path}, good for {days}"
+        " days; a server with --crl takes it over at SIGHUP"
     )
     return Status.DONE
+
+
+def revoked_in(path: Path) -> tuple[dict[int, x509.RevokedCertificate], int]:
+    """What a revocation list holds, by serial numbers, and the list's own number; nothing and 0 if
+    there is no such file."""
+    if not path.exists():
+        return {}, 0
+    old = revocation_list_in(path)
+    number = old.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    return {entry.serial_number: entry for entry in old}, number
 
 
 def revocation_list_in(path: Path) -> x509.CertificateRevocationList:
@@ -358,13 +371,6 @@ def found(file: str, place: Path) -> Path:
         if path.exists():
             return path
     raise Failure(f"{file}: there is no such file, neither here nor in {place}")
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Put new contents in a file's place: who reads it sees all of them or the old ones."""
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_bytes(data)
-    beside.replace(path)
 
 
 @certs_group.command(

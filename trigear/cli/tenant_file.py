@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
-import fcntl
 import os
 import stat
 import tomllib
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from trigear.cli import config_file
 from trigear.cli.report import Failure, Status
 from trigear.errors import ConfigError
+from trigear.security.replacing import locked, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from trigear.engine.config import TenantSettings
 
@@ -182,7 +182,7 @@ def change(path: str, act: Callable[[TenantFile], None], *, dry_run: bool) -> li
         if not dry_run:
             try:
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-                stack.enter_context(_locked(path))
+                stack.enter_context(locked(path))
             except OSError as error:
                 raise _failure(path, error) from error
         file = read(path)
@@ -190,11 +190,21 @@ def change(path: str, act: Callable[[TenantFile], None], *, dry_run: bool) -> li
         act(file)
         if file.text != before and not dry_run:
             try:
-                _replace(path, file.text.encode())
+                _put(path, file.text.encode())
             except OSError as error:
                 raise _failure(path, error) from error
     lines = (before.splitlines(), file.text.splitlines())
     return list(difflib.unified_diff(*lines, path, path, lineterm=""))
+
+
+def _put(path: str, data: bytes) -> None:
+    """Put new contents in the place of the file, with the mode and the owner of the old one."""
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        replace(path, data)
+    else:
+        replace(path, data, owner=old, mode=stat.S_IMODE(old.st_mode))
 
 
 def _failure(path: str, error: OSError) -> Failure:
@@ -231,48 +241,3 @@ def _spans(text: str, name: str, *, whole: bool) -> list[tuple[int, int]]:
             end -= 1
         found.append((begin, end))
     return found
-
-
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _give_to(descriptor, os.stat(os.path.dirname(path)))
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _give_to(descriptor: int, owner: os.stat_result) -> None:
-    """What root makes in somebody's folder is theirs, else their server could not read it."""
-    with contextlib.suppress(PermissionError):
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def _replace(path: str, data: bytes) -> None:
-    """Put new contents in the place of a file, with the mode and the owner of the old one."""
-    beside = f"{path}.new"
-    # What a killed writer left behind. Nobody else is at it: the lock is ours.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(beside)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            _give_to(descriptor, os.stat(os.path.dirname(path)))
-            with contextlib.suppress(FileNotFoundError):
-                old = os.stat(path)
-                _give_to(descriptor, old)
-                os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.rename(beside, path)
-    except OSError:
-        os.unlink(beside)
-        raise
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

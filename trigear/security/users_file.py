@@ -7,7 +7,6 @@ sees the old text or the new one, also when the writer is killed in between. Com
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
 import tomllib
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import tomlkit
 
 from trigear.errors import ConfigError
+from trigear.security.replacing import locked, replace
 from trigear.security.scram import HASHES, SALT_BYTES, SHA_256, Verifier
 from trigear.security.users import VERSION, Changes, Users
 
@@ -81,8 +81,8 @@ def mock_secret(path: str, random: Callable[[int], bytes], owners: Collection[in
     try:
         secret = read_private(path, owners)
     except FileNotFoundError:
-        with _locked(path):
-            _replace(path, random(SECRET_BYTES))
+        with locked(path):
+            replace(path, random(SECRET_BYTES))
         secret = read_private(path, owners)
     if len(secret) != SECRET_BYTES:
         raise ConfigError(
@@ -142,7 +142,7 @@ def edit(path: str, *, create: bool = False) -> Iterator[Editor]:
         OSError: it cannot be read or written; FileNotFoundError if it is not there.
     """
     path = os.path.realpath(path)
-    with _locked(path):
+    with locked(path):
         owner: os.stat_result | None = None
         try:
             text = _decoded(path, read_private(path, _owner_of(path)))
@@ -156,7 +156,7 @@ def edit(path: str, *, create: bool = False) -> Iterator[Editor]:
         after = editor.text()
         if after != text or owner is None:
             Users.parse(after, path)
-            _replace(path, after.encode(), owner)
+            replace(path, after.encode(), owner=owner)
 
 
 class Editor:
@@ -316,48 +316,3 @@ def _decoded(path: str, data: bytes) -> str:
 def _owner_of(path: str) -> tuple[int, ...]:
     """For root, who changes the file for the user of the server, that user is no stranger."""
     return (os.stat(path).st_uid,) if os.geteuid() == 0 else ()
-
-
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _give_to(descriptor, os.stat(_folder(path)))
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _give_to(descriptor: int, owner: os.stat_result) -> None:
-    """What root makes in somebody's folder is theirs, else they could not use it."""
-    with contextlib.suppress(PermissionError):
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def _folder(path: str) -> str:
-    return os.path.dirname(path) or "."
-
-
-def _replace(path: str, data: bytes, owner: os.stat_result | None = None) -> None:
-    """Put new contents in the place of a file, so that any reader sees all of it or none."""
-    beside = f"{path}.new"
-    # What a killed writer left behind. Nobody else is at it: the lock is ours.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(beside)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            _give_to(descriptor, owner or os.stat(_folder(path)))
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.rename(beside, path)
-    except OSError:
-        os.unlink(beside)
-        raise
-    folder = os.open(_folder(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
