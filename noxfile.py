@@ -82,16 +82,16 @@ def interop(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure trigear beside gearmand. Arguments go to benchmarks/run.py.
+    """Measure trigear beside other servers. Arguments go to benchmarks/suite.py.
 
-    `-- handlers` measures workers instead, beside those of others; what follows goes to
-    benchmarks/handlers.py.
+    `-- run` measures what is asked for instead of the whole list, `-- handlers` workers beside
+    those of others; what follows goes to benchmarks/run.py or benchmarks/handlers.py.
     """
     session.install(".[bench]")
-    program, arguments = "run.py", session.posargs
-    if arguments and arguments[0] == "handlers":
-        program, arguments = "handlers.py", arguments[1:]
-    session.run("python", f"benchmarks/{program}", *arguments)
+    program, arguments = "suite", session.posargs
+    if arguments and arguments[0] in {"run", "handlers"}:
+        program, *arguments = arguments
+    session.run("python", "-m", f"benchmarks.{program}", *arguments)
 
 
 @nox.session

@@ -128,7 +128,8 @@ def interval(figures: Figures) -> str:
     return f"{plain(figures['median'])} ({plain(figures['low'])} to {plain(figures['high'])})"
 
 
-def _headings(scenario: str) -> list[str]:
+def headings(scenario: str) -> list[str]:
+    """The head of a table of servers."""
     unit = "request" if scenario in REQUESTS else "job"
     return [
         *("server", f"CPU µs/{unit}", f"{unit}s/s", "p50 / p95 / p99 µs"),
@@ -136,7 +137,8 @@ def _headings(scenario: str) -> list[str]:
     ]
 
 
-def _row(title: str, figures: Mapping[str, Figures]) -> list[str]:
+def row(title: str, figures: Mapping[str, Figures]) -> list[str]:
+    """A server's line of it."""
     return [
         title,
         interval(figures["cpu_us_per_job"]),
@@ -155,6 +157,24 @@ def _titles(report: Report) -> dict[str, str]:
     }
 
 
+def notes(title: str, figures: Mapping[str, Figures]) -> list[str]:
+    """What speaks against trusting the figures of a server."""
+    lines = []
+    share = figures["generator_share"]["median"]
+    if share > BUSY_GENERATOR:
+        lines.append(
+            f"note: the generator was busy {share:.0%} of the time with {title}: "
+            "the rate is a lower bound"
+        )
+    others = figures["others_cores"]["median"]
+    if others > BUSY_OTHERS:
+        lines.append(
+            f"note: other programs used {others:.2f} processors beside {title}: "
+            "rate and latencies suffered"
+        )
+    return lines
+
+
 def _remarks(entry: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     """The ratios of a scenario, and what speaks against trusting its figures."""
     subject = titles[next(iter(titles))]
@@ -170,18 +190,7 @@ def _remarks(entry: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     for name, figures in entry["servers"].items():
         if grown := figures.get("memory_per_job"):
             lines.append(f"{titles[name]} grew by {interval(grown)} bytes per queued job")
-        share = figures["generator_share"]["median"]
-        if share > BUSY_GENERATOR:
-            lines.append(
-                f"note: the generator was busy {share:.0%} of the time with {titles[name]}: "
-                "the rate is a lower bound"
-            )
-        others = figures["others_cores"]["median"]
-        if others > BUSY_OTHERS:
-            lines.append(
-                f"note: other programs used {others:.2f} processors beside {titles[name]}: "
-                "rate and latencies suffered"
-            )
+        lines += notes(titles[name], figures)
     return lines
 
 
@@ -204,8 +213,8 @@ def table(report: Report) -> str:
     titles = _titles(report)
     out: list[str] = []
     for scenario, entry in report["summary"].items():
-        rows = [_headings(scenario)]
-        rows += [_row(titles[name], figures) for name, figures in entry["servers"].items()]
+        rows = [headings(scenario)]
+        rows += [row(titles[name], figures) for name, figures in entry["servers"].items()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         out.append(f"{scenario}: {describe(report, scenario)}")
         out += [
@@ -221,11 +230,11 @@ def markdown(report: Report) -> str:
     titles = _titles(report)
     out = [machine_sentence(report), ""]
     for scenario, entry in report["summary"].items():
-        headings = _headings(scenario)
+        heads = headings(scenario)
         out += [f"**{scenario}**: {describe(report, scenario)}", ""]
-        out += ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+        out += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         for name, figures in entry["servers"].items():
-            out.append("| " + " | ".join(_row(titles[name], figures)) + " |")
+            out.append("| " + " | ".join(row(titles[name], figures)) + " |")
         out += ["", *(f"- {line}" for line in _remarks(entry, titles)), ""]
     return "\n".join([*out, footnote(report)])
 

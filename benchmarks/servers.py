@@ -28,6 +28,9 @@ HOST = "127.0.0.1"
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 
+# -P: the trigear that is installed, not one that happens to lie in the current directory.
+TRIGEAR = (sys.executable, "-P", "-m", "trigear")
+
 
 class ServerError(Exception):
     """A server could not be started; the text says why and what to do."""
@@ -89,7 +92,7 @@ def _perl(port: int, _directory: Path) -> list[str]:
 def _trigear(store: str) -> Callable[[int, Path], list[str]]:
     def command(port: int, directory: Path) -> list[str]:
         return [
-            *(sys.executable, "-m", "trigear", "server"),
+            *(*TRIGEAR, "server"),
             *("--listen", HOST, "--port", str(port)),
             *("--store", store, "--state-dir", str(directory)),
         ]
@@ -103,7 +106,7 @@ def _trigear_tls(port: int, directory: Path) -> list[str]:
     issued = issuing.for_server(authority, [issuing.server_name(HOST)], moment, 1)
     cert, key = issuing.write(directory, "server", issued)
     return [
-        *(sys.executable, "-m", "trigear", "server", "--listen", f"gearmans://{HOST}:{port}"),
+        *(*TRIGEAR, "server", "--listen", f"gearmans://{HOST}:{port}"),
         *("--tls-min", "1.3", "--cert", str(cert), "--key", str(key)),
         *("--store", "memory", "--state-dir", str(directory)),
     ]

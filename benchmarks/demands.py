@@ -1,0 +1,174 @@
+"""What trigear is to reach beside gearmand, and whether a run says that it does.
+
+A demand belongs to a row of the suite and is computed from the rounds of its cases, one value for
+each round; what counts is the median. Ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import report
+from benchmarks.report import MEASURES, plain
+from benchmarks.rows import BASIC
+from benchmarks.stats import Estimate, estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    Figures = Mapping[str, Any]
+    Rounds = Mapping[str, Mapping[int, Figures]]
+    """Of one row: the figures by case and number of the round."""
+    Measure = Callable[[Figures], float | None]
+
+UNMEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """`compute` gives the values of the rounds; `least` tells whether they are to be large."""
+
+    row: str
+    name: str
+    bound: float
+    goal: float | None
+    compute: Callable[[Rounds], list[float]]
+    least: bool = False
+    unit: str = ""
+
+    def meets(self, value: float, bound: float) -> bool:
+        """Whether `value` is on the right side of `bound`."""
+        return value >= bound if self.least else value <= bound
+
+    def shown(self, bound: float | None) -> str:
+        """A bound as text."""
+        if bound is None:
+            return ""
+        return f"{'≥' if self.least else '≤'} {bound:g}{self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run says about a demand; `measured` is None where it says nothing."""
+
+    demand: Demand
+    measured: Estimate | None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the median is on the right side."""
+        return self.measured is not None and self.demand.meets(
+            self.measured.median, self.demand.bound
+        )
+
+    @property
+    def word(self) -> str:
+        """The verdict in words."""
+        if self.measured is None:
+            return UNMEASURED
+        if not self.reached:
+            return "not reached"
+        goal = self.demand.goal
+        if goal is not None and self.demand.meets(self.measured.median, goal):
+            return "reached, the goal too"
+        return "reached"
+
+
+def each(case: str, measure: Measure) -> Callable[[Rounds], list[float]]:
+    """A figure of one case, round by round."""
+
+    def compute(rounds: Rounds) -> list[float]:
+        found = (measure(figures) for _, figures in sorted(rounds.get(case, {}).items()))
+        return [value for value in found if value is not None]
+
+    return compute
+
+
+def ratio(measure: Measure, ours: str, theirs: str) -> Callable[[Rounds], list[float]]:
+    """A figure of one case divided by that of another, in the rounds that have both.
+
+    A round that was too short for the clock, so that theirs is zero, is left out.
+    """
+
+    def compute(rounds: Rounds) -> list[float]:
+        mine, other = rounds.get(ours, {}), rounds.get(theirs, {})
+        values = []
+        for number in sorted(mine.keys() & other.keys()):
+            above, below = measure(mine[number]), measure(other[number])
+            if above is not None and below:
+                values.append(above / below)
+        return values
+
+    return compute
+
+
+def _basic(rows: str) -> Iterator[Demand]:
+    """Against gearmand with its four threads; `rows` is what the rows' names end with."""
+    cpu = ratio(report.cpu_us_per_job, "trigear", "gearmand")
+    rate = ratio(MEASURES["rate"], "trigear", "gearmand")
+    p50 = ratio(MEASURES["p50_us"], "trigear", "gearmand")
+    yield Demand(f"drain{rows}", "CPU per job, trigear / gearmand", 0.7, 0.45, cpu)
+    yield Demand(f"drain{rows}", "rate, trigear / gearmand", 1.1, 1.7, rate, least=True)
+    yield Demand(f"foreground{rows}", "CPU per job, trigear / gearmand", 0.85, 0.55, cpu)
+    yield Demand(f"foreground{rows}", "rate, trigear / gearmand", 1.0, 1.5, rate, least=True)
+    yield Demand(f"oneatatime{rows}", "p50, trigear / gearmand", 1.1, 0.9, p50)
+    yield Demand(f"background{rows}", "CPU per job, trigear / gearmand", 1.6, 0.9, cpu)
+    yield Demand(f"background{rows}", "rate, trigear / gearmand", 0.5, 1.0, rate, least=True)
+
+
+def _tls() -> Iterator[Demand]:
+    cpu = ratio(report.cpu_us_per_job, "trigear-tls", "trigear")
+    rate = ratio(MEASURES["rate"], "trigear-tls", "trigear")
+    yield Demand("foreground", "rate, TLS / plain", 0.5, 0.65, rate, least=True)
+    yield Demand("foreground", "CPU per job, TLS / plain", 1.9, 1.5, cpu)
+    yield Demand("drain", "rate, TLS / plain", 0.6, 0.75, rate, least=True)
+    yield Demand("drain", "CPU per job, TLS / plain", 1.7, 1.4, cpu)
+
+
+def _perl() -> Iterator[Demand]:
+    cpu = ratio(report.cpu_us_per_job, "trigear", "perl")
+    rate = ratio(MEASURES["rate"], "trigear", "perl")
+    for row, least in (("background", 2.5), ("foreground", 2.5), ("drain", 1.5)):
+        yield Demand(row, "rate, trigear / Perl's server", least, None, rate, least=True)
+        yield Demand(row, "CPU per job, trigear / Perl's server", 0.5, None, cpu)
+
+
+DEMANDS = (*_basic(""), *_basic("-pinned"), *_tls(), *_perl())
+"""Everything that is demanded, in the order of the table."""
+
+assert {demand.row.removesuffix("-pinned") for demand in DEMANDS} >= set(BASIC)
+
+
+def judge(rows: Mapping[str, Rounds]) -> list[Verdict]:
+    """What the rounds say about each demand.
+
+    Args:
+        rows: by the row's name; rows and cases may be missing.
+    """
+    verdicts = []
+    for demand in DEMANDS:
+        values = demand.compute(rows.get(demand.row, {}))
+        verdicts.append(Verdict(demand, estimate(values) if values else None))
+    return verdicts
+
+
+HEADINGS = ("row", "what is demanded", "at least or at most", "goal", "measured", "verdict")
+
+
+def table(verdicts: list[Verdict]) -> list[list[str]]:
+    """One line of text for each verdict, under `HEADINGS`."""
+    lines = []
+    for verdict in verdicts:
+        demand, found = verdict.demand, verdict.measured
+        measured = UNMEASURED
+        if found is not None:
+            low, high = plain(found.low), plain(found.high)
+            measured = f"{plain(found.median)} ({low} to {high})"
+        lines.append(
+            [
+                *(demand.row, demand.name, demand.shown(demand.bound), demand.shown(demand.goal)),
+                *(measured, verdict.word),
+            ]
+        )
+    return lines

@@ -1,0 +1,81 @@
+"""Where and with what it was measured: the machine, the interpreter, and which trigear runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks import procfs
+
+# Asked of a process that is started as the measured servers are: what this process imported may be
+# the checkout, and the servers run what is installed.
+QUESTION = """
+import hashlib, json, pathlib, platform, ssl, sys, sysconfig
+import trigear
+from trigear.engine import engine
+compiled = getattr(trigear, "compiled", None)
+if callable(compiled):
+    compiled = compiled()
+if compiled is None:
+    compiled = not engine.__file__.endswith(".py")
+digest = hashlib.sha256()
+for file in sorted(pathlib.Path(trigear.__file__).parent.rglob("*.py")):
+    digest.update(file.read_bytes())
+optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+# Debian optimises by profile, too, and does so without telling `configure`.
+debian = sys.base_prefix == "/usr" and pathlib.Path("/etc/debian_version").exists()
+print(json.dumps({
+    "python": f"{platform.python_implementation()} {platform.python_version()}",
+    "optimised": optimised or debian,
+    "openssl": ssl.OPENSSL_VERSION,
+    "trigear": trigear.__version__,
+    "compiled": bool(compiled),
+    "digest": digest.hexdigest()[:16],
+}))
+"""
+
+
+class MachineError(Exception):
+    """The interpreter could not be asked; the text says why."""
+
+
+def interpreter_facts() -> dict[str, Any]:
+    """What the interpreter and the trigear that it runs are.
+
+    Returns:
+        `python`, `openssl` and `trigear` are versions; `optimised` says whether the interpreter was
+        built with profiles, `compiled` whether trigear's engine was compiled; `digest` is the same
+        as long as trigear's sources are.
+
+    Raises:
+        MachineError: trigear is not installed there.
+    """
+    command = [sys.executable, "-P", "-c", QUESTION]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word about why"])[-1]
+        raise MachineError(f"{sys.executable} does not run trigear: {last}")
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+def facts() -> dict[str, Any]:
+    """Everything a reader must know to judge figures: machine, interpreter and trigear.
+
+    Raises:
+        MachineError: trigear is not installed.
+    """
+    return {**procfs.machine_facts(), **interpreter_facts()}
+
+
+def describe(found: dict[str, Any]) -> str:
+    """One phrase for it."""
+    build = "optimised" if found["optimised"] else "not optimised"
+    state = "compiled" if found["compiled"] else "not compiled"
+    return (
+        f"{found['cpu']}, {found['usable_cores']} cores, {found['memory_bytes'] / 2**30:.0f} GiB, "
+        f"{found['kernel']}, {found['python']} ({build} build), {found['openssl']}; trigear "
+        f"{found['trigear']}, {state}"
+    )
