@@ -6,6 +6,7 @@ However the bytes arrive, the events are the same, and nothing is kept of what w
 from __future__ import annotations
 
 import gc
+import random
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ import pytest
 
 from tests.fuzz.mutation import TABLE, Mutator, first_seed, is_bounded
 from tests.wire.recording import Entry, Recorder, byte_by_byte, decoder
-from trigear.wire.codec import REQ, RES
+from trigear.wire.codec import REQ, RES, request, response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MAX_PACKET = 100_000
 SLACK = 1 << 20
@@ -99,3 +100,58 @@ def test_large_packets_survive_any_cut(fuzz_examples: int) -> None:
         where = f"seed {seed}, input {example}: {stream!r}"
         assert whole[1:] == told([stream], REQ), where
         assert told(mutator.pieces(large), REQ) == whole, where
+
+
+CHUNKS = (0, 1, 2, 11, 12, 13, 100, 4095, 4096, 4097, 8191, 8192, 8193, 65535, 65536, 70_000)
+"""Sizes at which gathering may go another way."""
+
+
+def large(chance: random.Random) -> bytes:
+    """A packet of any type and either direction that may have to be gathered, with NULs anywhere:
+    in the header's neighbourhood, far behind it, or last."""
+    body = bytearray(b"x") * chance.choice((65_500, 65_536, 65_537, 70_000, 99_000))
+    for _ in range(chance.randint(0, 6)):
+        body[chance.choice((chance.randrange(60), chance.randrange(len(body)), -1))] = 0
+    build = chance.choice((request, request, request, response))
+    return build(chance.choice((*TABLE, 0, 5, 999)), bytes(body))
+
+
+def dealt(stream: bytes, chance: random.Random) -> Iterator[list[bytes]]:
+    """The stream in chunks; those of one list come before anything is looked at, as they do while
+    a connection is held."""
+    at = 0
+    while at < len(stream):
+        hand = []
+        for _ in range(chance.choice((1, 1, 1, 2, 3))):
+            size = chance.choice(CHUNKS)
+            hand.append(stream[at : at + size])
+            at += size
+        yield hand
+
+
+def test_large_packets_of_any_type_are_the_same_in_pieces(fuzz_examples: int) -> None:
+    seed = first_seed()
+    chance = random.Random(seed)
+    mutator = Mutator(seed)
+    for example in range(fuzz_examples // 50):
+        parts = [large(chance) if chance.random() < 0.6 else mutator.sound() for _ in range(3)]
+        stream = b"".join(parts)
+        whole = told([stream], REQ)
+        where = f"seed {seed}, input {example}: {[part[:80] for part in parts]}"
+        target = Recorder()
+        machine = decoder(REQ, max_packet=MAX_PACKET, max_line=64)
+        most = machine.wanted
+        assert most == 0
+        for hand in dealt(stream, chance):
+            for piece in hand:
+                machine.feed(piece)
+                assert 0 <= machine.wanted <= most, where
+            while machine.run(target, 1):
+                assert not target.stopped, where
+            if target.stopped:
+                break
+            most = machine.wanted
+            assert most <= MAX_PACKET, where
+        assert target.entries == whole, where
+        assert all(map(is_event, target.entries)), where
+        assert target.stopped or machine.buffered == 0, where

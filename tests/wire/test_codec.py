@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Callable
-from itertools import islice
+from itertools import cycle, islice
 
 import pytest
 from hypothesis import given
@@ -338,7 +339,7 @@ def chunks(stream: bytes, size: int) -> list[bytes]:
     return [stream[at : at + size] for at in range(0, len(stream), size)]
 
 
-@pytest.mark.parametrize("size", [4096, 65536, 1 << 20], ids=str)
+@pytest.mark.parametrize("size", [97, 4095, 4096, 65536, 1 << 20], ids=str)
 @pytest.mark.parametrize(
     "number",
     [SUBMIT_JOB, SUBMIT_REDUCE_JOB, WORK_COMPLETE, ECHO_REQ],
@@ -350,6 +351,85 @@ def test_large_packets_come_back_whole(number: int, size: int) -> None:
     stream = TAIL + request(number, *args) + TAIL
     expected = [*TAIL_ENTRIES, ("packet", number, *args), *TAIL_ENTRIES]
     assert decode(chunks(stream, size)) == expected
+
+
+def test_the_decoder_says_how_much_of_a_large_packet_is_missing() -> None:
+    packet = request(ECHO_REQ, b"x" * LARGE)
+    target = Recorder()
+    machine = decoder()
+    told = [machine.wanted]
+    for piece in (packet[:12], packet[12:50_000], packet[50_000:], TAIL):
+        machine.feed(piece)
+        machine.run(target, 99)
+        told.append(machine.wanted)
+    assert told == [0, LARGE, len(packet) - 50_000, 0, 0]
+
+
+@pytest.mark.parametrize("most", [None, 1024], ids=["gathered", "skipped"])
+def test_of_a_packet_that_is_all_there_nothing_is_missing_whatever_is_behind_it(
+    most: int | None,
+) -> None:
+    packet = request(SUBMIT_JOB, b"f", b"u", b"x" * LARGE)
+    target = Recorder()
+    machine = decoder()
+    machine.max_submission = most
+    machine.feed(packet[:100])
+    machine.run(target, 99)
+    assert machine.wanted == len(packet) - 100
+    machine.feed(packet[100:] + TAIL)
+    machine.feed(TAIL)
+    assert machine.wanted == 0
+    assert not machine.run(target, 99)
+    assert target.entries[1:] == TAIL_ENTRIES * 2
+    assert machine.wanted == 0
+
+
+def test_of_a_packet_that_was_discarded_nothing_is_missing() -> None:
+    machine = decoder()
+    machine.feed(request(ECHO_REQ, b"x" * LARGE)[:100])
+    machine.run(Recorder(), 99)
+    machine.discard()
+    assert machine.wanted == 0
+
+
+@pytest.mark.parametrize("sizes", [(1,), (4095,), (4096,), (1, 4096), (1, 4097), (1, 65536)])
+def test_a_large_packet_needs_no_more_than_its_own_memory_however_it_trickles_in(
+    sizes: tuple[int, ...],
+) -> None:
+    packet = request(SUBMIT_JOB, b"f", b"u", b"x" * LARGE)
+    target = Recorder()
+    machine = decoder()
+    tracemalloc.start()
+    try:
+        pieces = cycle(sizes)
+        at = 0
+        while at < len(packet) - 1:
+            size = min(next(pieces), len(packet) - 1 - at)
+            machine.feed(packet[at : at + size])
+            machine.run(target, 99)
+            at += size
+        gathered = tracemalloc.get_traced_memory()[0]
+        machine.feed(packet[-1:])
+        machine.run(target, 99)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert target.entries == [("packet", SUBMIT_JOB, b"f", b"u", b"x" * LARGE)]
+    assert gathered <= 1.3 * LARGE
+    assert peak <= gathered + 1.1 * LARGE
+
+
+def test_nothing_may_come_between_the_chunks_of_a_large_packet() -> None:
+    packet = request(GET_STATUS, b"H" * LARGE)
+    for pieces in ([packet[:9000], b"", packet[9000:], b""], [packet[:100], b"", packet[100:]]):
+        target = Recorder()
+        machine = decoder()
+        machine.feed(pieces[0])
+        machine.run(target, 99)
+        for piece in pieces[1:]:
+            machine.feed(piece)
+        machine.run(target, 99)
+        assert target.entries == [("packet", GET_STATUS, b"H" * LARGE)]
 
 
 def test_two_large_packets_in_a_row_come_back_whole() -> None:

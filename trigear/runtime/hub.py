@@ -59,6 +59,11 @@ log: Final = logging.getLogger("trigear.server")
 
 SLICE: Final = 0.002
 READ_SIZE: Final = 65536
+READ_LARGE: Final = 1048576
+"""Bytes read at once at most where a packet that was begun lacks more than ``READ_SIZE``: the fewer
+and larger the pieces, the less a large workload costs. What was allocated for more than has come is
+given back right away. Not with TLS, whose buffers would keep that size."""
+
 EVENTS: Final = 128
 """Events handled per poll; more wait for the next."""
 
@@ -376,8 +381,11 @@ class Hub:
                 self._discard(link)
             return
         layer = link.layer
+        size = READ_SIZE
+        if layer is None and (wanted := link.session.decoder.wanted) > READ_SIZE:
+            size = min(wanted, READ_LARGE)
         try:
-            data = b"" if layer is not None and layer.over else link.sock.recv(READ_SIZE)
+            data = b"" if layer is not None and layer.over else link.sock.recv(size)
         except BlockingIOError:
             link.readable = False
             return
@@ -397,7 +405,7 @@ class Hub:
             partial = session.decoder.buffered
             self._lose(link, CloseReason.MID_PACKET if partial else CloseReason.PEER_CLOSED)
             return
-        if len(data) < READ_SIZE and not link.ending:
+        if len(data) < size and not link.ending:
             link.readable = False
         if layer is None:
             self._receive(link, data)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PIECE: Final = 262144
-"""Most plain bytes that are taken out at once; a record has at most 16 KiB of them."""
+_PIECE: Final = 16384
+"""Most plain bytes that are taken out at once: those of a record. OpenSSL gives no more, and memory
+for more would be asked for and given back with each record."""
 
 
 HANDSHAKE_SECONDS: Final = 20.0
@@ -94,7 +95,9 @@ class TlsLayer:
             self._incoming.write(data)
         pieces = []
         try:
-            while True:
+            # Looked at before: to be told that there is nothing costs an exception. OpenSSL itself
+            # holds on to what is no whole record yet, and to opened bytes that were not asked for.
+            while self._incoming.pending or self.tls.pending():
                 piece = self.tls.read(_PIECE)
                 if not piece:
                     self.over = True

@@ -22,8 +22,11 @@ _unpack: Final = _HEADER.unpack_from
 _pack: Final = _HEADER.pack
 
 _LARGE: Final = 65536
-"""A packet larger than this is gathered in a buffer of its own, so that the chunks it arrives in
-are each copied once and its last argument is cut out once."""
+"""A packet larger than this is gathered in the chunks it arrives in, and its last argument, the
+workload, is joined of them: one copy, and no buffer for bytes that were only announced."""
+
+_SMALL: Final = 4096
+"""Chunks below this are gathered into one, so that bytes that trickle in are no million objects."""
 
 _SUBMISSIONS: Final = frozenset(
     number for number, packet in PACKETS.items() if packet.name.startswith("SUBMIT_")
@@ -112,6 +115,87 @@ class _Skipped:
         return self._size
 
 
+class _Gathered:
+    """The chunks of a large packet that came so far."""
+
+    __slots__ = ("_parts", "_size")
+
+    def __init__(self, begun: bytes) -> None:
+        self._parts: list[bytes | bytearray | memoryview] = [
+            bytearray(begun) if len(begun) < _SMALL else begun
+        ]
+        """Never an empty one. The first has the header, and in time at least ``_SMALL`` bytes: the
+        arguments before the workload, unless they are longer than anybody's."""
+        self._size = len(begun)
+
+    def extend(self, data: bytes) -> None:
+        size = len(data)
+        self._size += size
+        parts = self._parts
+        last = parts[-1]
+        if isinstance(last, bytearray) and len(last) < _SMALL:
+            if size <= _SMALL:
+                last += data
+                return
+            if len(parts) == 1:
+                last += data[:_SMALL]
+                parts.append(memoryview(data)[_SMALL:])
+                return
+        if size >= _SMALL:
+            parts.append(data)
+        elif size:
+            parts.append(bytearray(data))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def cut(self, need: int) -> bytes:
+        """Take off what came behind the first ``need`` bytes, which are all there."""
+        rest: list[bytes] = []
+        parts = self._parts
+        while self._size > need:
+            last = parts.pop()
+            keep = max(len(last) - (self._size - need), 0)
+            rest.append(bytes(memoryview(last)[keep:]))
+            self._size -= len(last) - keep
+            if keep:
+                parts.append(memoryview(last)[:keep])
+        rest.reverse()
+        return b"".join(rest)
+
+    def header(self) -> tuple[bytes, int, int]:
+        """Magic, number and size."""
+        return _unpack(self._parts[0], 0)
+
+    def arguments(self, splits: int, strip: bool) -> list[bytes]:
+        """Take the packet apart, as its row says, into at most ``splits`` arguments and one more.
+        It is complete, and cut; nothing of it is left here."""
+        parts, self._parts = self._parts, []
+        begun = bytes(parts[0])
+        args, start = _split(begun, splits)
+        if len(args) < splits and len(parts) > 1:
+            # Arguments of thousands of bytes: no packet that anybody will take, but it is judged
+            # like any other.
+            begun = b"".join(parts)
+            parts = [begun]
+            args, start = _split(begun, splits)
+        parts[0] = memoryview(begun)[start:]
+        if strip and splits == 0 and not parts[-1][-1]:
+            parts[-1] = memoryview(parts[-1])[:-1]
+        args.append(b"".join(parts))
+        return args
+
+
+def _split(begun: bytes, splits: int) -> tuple[list[bytes], int]:
+    """The first ``splits`` arguments, as far as they are there, and where they end."""
+    args: list[bytes] = []
+    start = HEADER_SIZE
+    while len(args) < splits and (stop := begun.find(b"\0", start)) >= 0:
+        args.append(begun[start:stop])
+        start = stop + 1
+    return args, start
+
+
 class Decoder:
     """Cuts one direction of a connection into packets and text lines.
 
@@ -144,8 +228,13 @@ class Decoder:
         self.max_submission: int | None = None
         self._buf = b""
         self._pos = 0
-        self._large: bytearray | _Skipped | None = None
+        self._large: _Gathered | _Skipped | None = None
         self._need = 0
+
+    @property
+    def wanted(self) -> int:
+        """Bytes that a large packet still lacks; 0 if none was begun."""
+        return 0 if self._large is None else max(self._need - len(self._large), 0)
 
     @property
     def buffered(self) -> int:
@@ -236,7 +325,7 @@ class Decoder:
                             target.on_large_submission(number)
                             self._large = _Skipped(end - pos, self._need)
                         else:
-                            self._large = bytearray(memoryview(buf)[pos:])
+                            self._large = _Gathered(buf[pos:])
                         self._buf = b""
                         self._pos = 0
                     return False
@@ -287,14 +376,12 @@ class Decoder:
         large = self._large
         assert large is not None
         self._large = None
+        self._pos = 0
         if isinstance(large, _Skipped):
             self._buf = large.rest
-            self._pos = 0
             return
-        need = self._need
-        self._buf = bytes(memoryview(large)[need:])
-        self._pos = 0
-        found, number, _ = _unpack(large, 0)
+        self._buf = large.cut(self._need)
+        found, number, _ = large.header()
         if found != self._magic:
             target.on_wrong_magic(number)
             return
@@ -303,14 +390,7 @@ class Decoder:
             target.on_unknown_type(number)
             return
         splits, least, strip, handler = row
-        args: list[bytes] = []
-        start = HEADER_SIZE
-        while len(args) < splits and (stop := large.find(b"\0", start, need)) >= 0:
-            args.append(bytes(large[start:stop]))
-            start = stop + 1
-        if splits >= 0:
-            stop = need - 1 if strip and splits == 0 and not large[need - 1] else need
-            args.append(bytes(memoryview(large)[start:stop]))
+        args = large.arguments(splits, strip) if splits >= 0 else []
         if len(args) < least:
             target.on_malformed(number)
             return
