@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import report
+from benchmarks import figures, report
 from benchmarks.report import MEASURES, plain
 from benchmarks.rows import BASIC
 from benchmarks.stats import Estimate, estimate
@@ -79,15 +79,18 @@ def each(case: str, measure: Measure) -> Callable[[Rounds], list[float]]:
     """A figure of one case, round by round."""
 
     def compute(rounds: Rounds) -> list[float]:
-        found = (measure(figures) for _, figures in sorted(rounds.get(case, {}).items()))
+        found = (measure(one) for _, one in sorted(rounds.get(case, {}).items()))
         return [value for value in found if value is not None]
 
     return compute
 
 
-def ratio(measure: Measure, ours: str, theirs: str) -> Callable[[Rounds], list[float]]:
+def ratio(
+    measure: Measure, ours: str, theirs: str, other_measure: Measure | None = None
+) -> Callable[[Rounds], list[float]]:
     """A figure of one case divided by that of another, in the rounds that have both.
 
+    With `other_measure` it is that figure of the other case.
     A round that was too short for the clock, so that theirs is zero, is left out.
     """
 
@@ -95,7 +98,7 @@ def ratio(measure: Measure, ours: str, theirs: str) -> Callable[[Rounds], list[f
         mine, other = rounds.get(ours, {}), rounds.get(theirs, {})
         values = []
         for number in sorted(mine.keys() & other.keys()):
-            above, below = measure(mine[number]), measure(other[number])
+            above, below = measure(mine[number]), (other_measure or measure)(other[number])
             if above is not None and below:
                 values.append(above / below)
         return values
@@ -134,8 +137,56 @@ def _perl() -> Iterator[Demand]:
         yield Demand(row, "CPU per job, trigear / Perl's server", 0.5, None, cpu)
 
 
-DEMANDS = (*_basic(""), *_basic("-pinned"), *_tls(), *_perl())
+def _durable() -> Iterator[Demand]:
+    rate = ratio(MEASURES["rate"], "trigear-sqlite", "gearmand-sqlite")
+    for row in ("durable", "durable-slow"):
+        yield Demand(row, "rate, trigear / gearmand", 60, 120, rate, least=True)
+
+
+def _million() -> Iterator[Demand]:
+    for level, where in enumerate(figures.LEVELS):
+        drained = ratio(
+            figures.level_rate(level), "trigear", "trigear, 1,000 queued", MEASURES["rate"]
+        )
+        name = f"rate when {where} / with 1,000 queued"
+        yield Demand("million", name, 0.9, 0.98, drained, least=True)
+    longest = each("trigear", figures.pause())
+    yield Demand("million", "longest pause", 20, 5, longest, unit=" ms")
+    memory = each("trigear", figures.memory_per_queued_job)
+    yield Demand("million", "memory per queued job", 870, 450, memory, unit=" bytes")
+
+
+def _idle() -> Iterator[Demand]:
+    for row in ("idle-2000", "idle-10000"):
+        for peer, kind, bound, goal in (("trigear", "plain", 8, 4), ("trigear-tls", "TLS", 30, 20)):
+            memory = each(peer, figures.memory_per_idle_worker)
+            yield Demand(row, f"memory per idle worker, {kind}", bound, goal, memory, unit=" KiB")
+
+
+def _mebibyte() -> Iterator[Demand]:
+    cpu = ratio(report.cpu_us_per_job, "trigear", "gearmand")
+    yield Demand("mebibyte", "CPU per MiB, trigear / gearmand", 1.0, 0.8, cpu)
+
+
+DEMANDS = (
+    *(*_basic(""), *_basic("-pinned"), *_tls(), *_durable(), *_million(), *_idle(), *_mebibyte()),
+    *_perl(),
+)
 """Everything that is demanded, in the order of the table."""
+
+COUNTED = (
+    (
+        "a submission beside 10,000 idle workers of other functions: as many calls as without",
+        "tests/engine/test_sizes.py",
+        "test_a_job_costs_the_same_beside_ten_thousand_idle_workers_of_other_functions",
+    ),
+    (
+        "traced memory of a job of 1 MiB in flight: at most 2.2 times its workload",
+        "tests/engine/test_sizes.py",
+        "test_a_large_job_in_flight_needs_little_more_memory_than_twice_its_workload",
+    ),
+)
+"""What is demanded and cannot be noisy is counted by tests: what, where, and by which."""
 
 assert {demand.row.removesuffix("-pinned") for demand in DEMANDS} >= set(BASIC)
 
@@ -164,7 +215,7 @@ def table(verdicts: list[Verdict]) -> list[list[str]]:
         measured = UNMEASURED
         if found is not None:
             low, high = plain(found.low), plain(found.high)
-            measured = f"{plain(found.median)} ({low} to {high})"
+            measured = f"{plain(found.median)} ({low} to {high}){demand.unit}"
         lines.append(
             [
                 *(demand.row, demand.name, demand.shown(demand.bound), demand.shown(demand.goal)),

@@ -55,6 +55,32 @@ def cache_directory() -> Path:
     return Path(base) / "trigear-bench"
 
 
+def _compile(source: str, flags: list[str], libraries: list[str], directory: Path | None) -> Path:
+    """Compiles one of the sources here unless a build of exactly these is there already.
+
+    Raises:
+        GeneratorError: no compiler, or it refused the source; its words are included.
+    """
+    compiler = find_compiler()
+    flags = ["-O2", "-Wall", "-Wextra", *flags]
+    digest = hashlib.sha256(f"{compiler} {flags} {libraries}".encode())
+    for file in sorted((SOURCES / source, *SOURCES.glob("*.h"))):
+        digest.update(file.read_bytes())
+    directory = directory or cache_directory()
+    program = directory / f"{Path(source).stem}-{digest.hexdigest()[:16]}"
+    if program.exists():
+        return program
+    directory.mkdir(parents=True, exist_ok=True)
+    # Built beside and renamed: two runs that start together never execute half a file.
+    unfinished = program.with_suffix(f".{os.getpid()}")
+    command = [compiler, *flags, "-o", str(unfinished), str(SOURCES / source), *libraries]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GeneratorError(f"{compiler} could not build {source}:\n{done.stderr.strip()}")
+    unfinished.rename(program)
+    return program
+
+
 def build(directory: Path | None = None) -> Path:
     """Compiles loadgen.c unless a build of exactly these sources is there already.
 
@@ -64,27 +90,21 @@ def build(directory: Path | None = None) -> Path:
     Raises:
         GeneratorError: no compiler, or it refused the source; its words are included.
     """
-    compiler = find_compiler()
-    flags = ["-O2", "-Wall", "-Wextra"]
-    libraries = []
-    if has_openssl(compiler):
-        flags, libraries = [*flags, "-DWITH_TLS"], ["-lssl", "-lcrypto"]
-    digest = hashlib.sha256(f"{compiler} {flags}".encode())
-    for source in sorted((*SOURCES.glob("*.c"), *SOURCES.glob("*.h"))):
-        digest.update(source.read_bytes())
-    directory = directory or cache_directory()
-    program = directory / f"loadgen-{digest.hexdigest()[:16]}"
-    if program.exists():
-        return program
-    directory.mkdir(parents=True, exist_ok=True)
-    # Built beside and renamed: two runs that start together never execute half a file.
-    unfinished = program.with_suffix(f".{os.getpid()}")
-    command = [compiler, *flags, "-o", str(unfinished), str(SOURCES / "loadgen.c"), *libraries]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise GeneratorError(f"{compiler} could not build loadgen.c:\n{done.stderr.strip()}")
-    unfinished.rename(program)
-    return program
+    if has_openssl(find_compiler()):
+        return _compile("loadgen.c", ["-DWITH_TLS"], ["-lssl", "-lcrypto"], directory)
+    return _compile("loadgen.c", [], [], directory)
+
+
+def build_slow_sync(directory: Path | None = None) -> Path:
+    """Compiles slowsync.c in the same way.
+
+    Returns:
+        A library for LD_PRELOAD that holds up each sync of a file for half a millisecond.
+
+    Raises:
+        GeneratorError: no compiler, or it refused the source; its words are included.
+    """
+    return _compile("slowsync.c", ["-shared", "-fPIC"], ["-ldl"], directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +124,7 @@ class Load:
     interval: float | None = None
     mix: str | None = None
     keep: int = 0
+    empty: bool = False
     idle: int = 0
     functions: int = 1
     tls: bool = False
@@ -173,15 +194,32 @@ class Generator:
         between two words belongs to the window's edge.
         """
         assert self._process is not None
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.strip() not in EDGES:
                 self._last = line
                 return
             yield line.strip()
-            self._process.stdin.write("go\n")
-            self._process.stdin.flush()
+            self._go_on()
+
+    def begin(self) -> None:
+        """Lets it come to the beginning of its first window, and begin; with `handshake` only."""
+        for word in self.windows():
+            if word == "begin":
+                break
+        self._go_on()
+
+    def _go_on(self) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def stop(self) -> dict[str, Any]:
+        """Ends the measured window now, whatever is left of its time; its figures, as `result`."""
+        assert self._process is not None
+        self._process.terminate()
+        return self.result()
 
     def result(self) -> dict[str, Any]:
         """The generator's own figures.

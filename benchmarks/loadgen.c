@@ -21,6 +21,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,6 +42,8 @@ enum packet_type {
 };
 
 enum { HEADER = 12, READ_CHUNK = 64 * 1024, MAX_HANDLE = 64, MAX_NAME = 96, IDLE_PATIENCE = 60 };
+
+enum { LEVELS = 3, LEVEL_WINDOWS = 5 }; /* --empty: measured at so many levels, in so many windows each */
 
 enum role { REQUESTER, WORKER };
 enum kind { ASK_BACKGROUND, ASK_FOREGROUND, ASK_ECHO };
@@ -84,6 +87,8 @@ static double window_seconds, cpu_seconds;
 static uint64_t windows, jobs;
 static double fill_rates[10];       /* drain with --keep: submissions a second in each tenth of the filling */
 static uint64_t handed, hand_out;   /* drain with --keep: grabs of this window so far, and how many there may be */
+static struct { uint64_t queued, jobs; double seconds; } levels[LEVELS]; /* --empty: what was measured where */
+static volatile sig_atomic_t enough; /* SIGTERM: end the window and print what there is */
 
 static void result(const char *error);
 
@@ -123,9 +128,16 @@ static void result(const char *error)
         for (int i = 0; i < 10; i++) printf("%s%.1f", i ? ", " : "", fill_rates[i]);
         printf("], ");
     }
+    if (opt.empty) {
+        printf("\"levels\": [");
+        for (int i = 0; i < LEVELS; i++)
+            printf("%s{\"queued\": %llu, \"jobs\": %llu, \"seconds\": %.6f}", i ? ", " : "", (unsigned long long)levels[i].queued,
+                   (unsigned long long)levels[i].jobs, levels[i].seconds);
+        printf("], ");
+    }
     printf("\"windows\": %llu, \"clients\": %ld, \"workers\": %ld, \"outstanding\": %ld, \"size\": %ld, "
-           "\"least_per_client\": %llu, \"most_per_client\": %llu, \"errors\": %d, \"error\": ",
-           (unsigned long long)windows, opt.clients, opt.workers, opt.outstanding, opt.size,
+           "\"keep\": %ld, \"idle\": %ld, \"functions\": %ld, \"least_per_client\": %llu, \"most_per_client\": %llu, \"errors\": %d, \"error\": ",
+           (unsigned long long)windows, opt.clients, opt.workers, opt.outstanding, opt.size, opt.keep, opt.idle, opt.functions,
            (unsigned long long)least, (unsigned long long)most, error != NULL);
     if (error) printf("\"%s\"}\n", error);
     else printf("null}\n");
@@ -525,7 +537,7 @@ static void timed_window(double seconds)
     start_asking();
     while (issuing || in_flight) {
         turn(issuing ? stop : now_ns() + 100000000);
-        if (issuing && now_ns() >= stop) issuing = false;
+        if (issuing && (enough || now_ns() >= stop)) issuing = false;
     }
     window_seconds += (double)(now_ns() - start) / 1e9;
     cpu_seconds += own_cpu() - cpu;
@@ -535,12 +547,46 @@ static void timed_window(double seconds)
     tell("end");
 }
 
+/* What happens between these two leaves no trace in the figures. */
+static struct { uint64_t histogram[BUCKETS], samples, slowest, jobs, windows; double seconds, cpu; } kept;
+
+static void keep_figures(void)
+{
+    memcpy(kept.histogram, histogram, sizeof histogram);
+    kept.samples = samples, kept.slowest = slowest, kept.jobs = jobs, kept.windows = windows;
+    kept.seconds = window_seconds, kept.cpu = cpu_seconds;
+}
+
+static void restore_figures(void)
+{
+    memcpy(histogram, kept.histogram, sizeof histogram);
+    samples = kept.samples, slowest = kept.slowest, jobs = kept.jobs, windows = kept.windows;
+    window_seconds = kept.seconds, cpu_seconds = kept.cpu;
+}
+
+/* Lets the workers, who are asleep, do so many of the jobs that are queued. */
+static void work_off(uint64_t count)
+{
+    tell("begin");
+    double cpu = own_cpu();
+    uint64_t start = progress_at = now_ns(), before = drained;
+    handed = 0;
+    hand_out = count;
+    for (int i = 0; i < connection_count; i++)
+        if (connections[i].role == WORKER && (!opt.keep || handed < hand_out)) { grab(&connections[i], start); flush(&connections[i]); }
+    /* WORK_COMPLETE has no reply; the answer to the GRAB_JOB behind it shows that it was processed. */
+    while (drained - before < count || grabbing) turn(now_ns() + 100000000);
+    window_seconds += (double)(now_ns() - start) / 1e9;
+    cpu_seconds += own_cpu() - cpu;
+    jobs += drained - before;
+    windows++;
+    tell("end");
+}
+
 /* Fills a backlog unmeasured, then lets the workers empty it. The workers slept while it was filled and
  * were woken by it, as real ones would be; they grab when the window opens. */
 static void drain_window(long backlog)
 {
-    double cpu;
-    uint64_t start, before;
     holding = true;
     limit = sequence + (uint64_t)backlog;
     if (!opt.keep) {
@@ -551,32 +597,34 @@ static void drain_window(long backlog)
         if (!(seen = realloc(seen, seen_room))) fail("out of memory");
         memset(seen + sequence, 0, seen_room - sequence);
     }
-    uint64_t kept_samples = samples, kept_slowest = slowest;
-    static uint64_t kept[BUCKETS];
-    memcpy(kept, histogram, sizeof kept);
+    keep_figures();
     start_asking();
     while (sequence < limit || in_flight) turn(now_ns() + 100000000);
     issuing = false;
-    memcpy(histogram, kept, sizeof kept);
-    samples = kept_samples;
-    slowest = kept_slowest;
+    restore_figures();
     holding = false;
+    work_off((uint64_t)backlog);
+}
 
-    tell("begin");
-    cpu = own_cpu();
-    start = progress_at = now_ns();
-    before = drained;
-    handed = 0;
-    hand_out = (uint64_t)backlog;
-    for (int i = 0; i < connection_count; i++)
-        if (connections[i].role == WORKER && (!opt.keep || handed < hand_out)) { grab(&connections[i], start); flush(&connections[i]); }
-    /* WORK_COMPLETE has no reply; the answer to the GRAB_JOB behind it shows that it was processed. */
-    while (drained - before < (uint64_t)backlog || grabbing) turn(now_ns() + 100000000);
-    window_seconds += (double)(now_ns() - start) / 1e9;
-    cpu_seconds += own_cpu() - cpu;
-    jobs += drained - before;
-    windows++;
-    tell("end");
+/* Hands out what fill() left. It is measured at three levels: the whole queue, half of it, the last of it. */
+static void empty_queue(void)
+{
+    uint64_t queued = (uint64_t)opt.keep, backlog = (uint64_t)opt.backlog, level = LEVEL_WINDOWS * backlog;
+    const uint64_t from[LEVELS] = {queued, (queued + level) / 2, level};
+    bool handshake = opt.handshake;
+    for (int i = 0; i < LEVELS; i++) {
+        if (queued > from[i]) {
+            keep_figures();
+            opt.handshake = false;
+            work_off(queued - from[i]);
+            opt.handshake = handshake;
+            restore_figures();
+        }
+        levels[i].queued = queued = from[i];
+        levels[i].jobs = jobs, levels[i].seconds = window_seconds;
+        for (int window = 0; window < LEVEL_WINDOWS; window++, queued -= backlog) work_off(backlog);
+        levels[i].jobs = jobs - levels[i].jobs, levels[i].seconds = window_seconds - levels[i].seconds;
+    }
 }
 
 /* Jobs that stay queued while others are drained. Filling is timed in ten parts, each announced. */
@@ -643,6 +691,8 @@ static void connect_idle(const struct addrinfo *where)
     tell("idled");
 }
 
+static void on_term(int signal) { (void)signal; enough = 1; }
+
 static void register_workers(void)
 {
     char name[MAX_NAME];
@@ -662,6 +712,7 @@ static void register_workers(void)
 int main(int argc, char **argv)
 {
     parse(argc, argv);
+    if (opt.scenario != DRAIN) sigaction(SIGTERM, &(struct sigaction){.sa_handler = on_term, .sa_flags = SA_RESTART}, NULL);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
@@ -674,7 +725,7 @@ int main(int argc, char **argv)
     if (untold) fail("--tls: %s", untold);
     connections = calloc((size_t)(opt.clients + opt.workers), sizeof *connections);
     seen = malloc((size_t)opt.backlog);
-    if (opt.scenario != DRAIN) opt.keep = 0;
+    if (opt.scenario != DRAIN) opt.keep = opt.empty = 0;
     if (!connections || !seen) fail("out of memory");
     while (connection_count < opt.clients + opt.workers) {
         connect_one(&connections[connection_count], (uint32_t)connection_count, connection_count < opt.clients ? REQUESTER : WORKER, where);
@@ -695,7 +746,9 @@ int main(int argc, char **argv)
         opt.handshake = handshake;
         forget_figures();
     }
-    if (opt.scenario == DRAIN)
+    if (opt.empty)
+        empty_queue();
+    else if (opt.scenario == DRAIN)
         while (window_seconds < opt.seconds) drain_window(opt.backlog);
     else
         timed_window(opt.seconds);

@@ -19,7 +19,7 @@ static struct {
     const char *host, *port, *function, *mix;
     double seconds, warmup, interval, timeout;
     long clients, workers, outstanding, size, backlog, unique, keep, idle, functions;
-    bool handshake, tls;
+    bool handshake, tls, empty;
 } opt = {.scenario = SCENARIOS, .host = "127.0.0.1", .port = "4730", .function = "bench", .mix = "both",
          .seconds = 3, .warmup = 0.3, .timeout = 10, .clients = -1, .workers = -1, .outstanding = -1,
          .size = 64, .backlog = 20000, .functions = 1};
@@ -38,6 +38,7 @@ static const char usage[] =
     "  --unique BYTES    length of the unique, 0 for none (0)\n"
     "  --backlog N       drain: jobs per filling; fillings are repeated until --seconds were measured (20000)\n"
     "  --keep N          drain: so many jobs stay queued all the time; filling them is timed in ten parts (0)\n"
+    "  --empty           drain: hand out what --keep left, measured in 5 backlogs each when all, half and the last are queued\n"
     "  --idle N          so many more workers of another function, connected and asleep all the time (0)\n"
     "  --functions N     jobs go round over so many functions, which every worker knows (1)\n"
     "  --tls             TLS 1.3; the certificate is not looked at\n"
@@ -67,7 +68,7 @@ static void parse(int argc, char **argv)
         {"scenario", 1, 0, 's'}, {"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"seconds", 1, 0, 'S'}, {"warmup", 1, 0, 'W'},
         {"clients", 1, 0, 'c'}, {"workers", 1, 0, 'w'}, {"outstanding", 1, 0, 'o'}, {"size", 1, 0, 'z'}, {"unique", 1, 0, 'u'},
         {"backlog", 1, 0, 'b'}, {"interval", 1, 0, 'i'}, {"mix", 1, 0, 'm'}, {"function", 1, 0, 'f'}, {"timeout", 1, 0, 't'},
-        {"handshake", 0, 0, 'H'}, {"keep", 1, 0, 'k'}, {"idle", 1, 0, 'I'}, {"functions", 1, 0, 'F'}, {"tls", 0, 0, 'T'},
+        {"handshake", 0, 0, 'H'}, {"keep", 1, 0, 'k'}, {"idle", 1, 0, 'I'}, {"functions", 1, 0, 'F'}, {"tls", 0, 0, 'T'}, {"empty", 0, 0, 'E'},
         {"help", 0, 0, '?'}, {0, 0, 0, 0}};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -95,6 +96,7 @@ static void parse(int argc, char **argv)
         case 'I': opt.idle = (long)number("--idle", optarg, 0, 60000); break;
         case 'F': opt.functions = (long)number("--functions", optarg, 1, 1e6); break;
         case 'T': opt.tls = true; break;
+        case 'E': opt.empty = true; break;
         default: misused("", "");
         }
     }
@@ -103,6 +105,7 @@ static void parse(int argc, char **argv)
     if (strlen(opt.function) > 60) misused("--function of more than 60 bytes:", opt.function);
     if (opt.unique && opt.unique < 16) misused("--unique below 16 would not be unique:", "");
     if (strcmp(opt.mix, "echo") && strcmp(opt.mix, "submit") && strcmp(opt.mix, "both")) misused("--mix", opt.mix);
+    if (opt.empty && opt.keep < 15 * opt.backlog) misused("--empty with a --keep of less than 15 backlogs", "");
     if (opt.clients < 0) opt.clients = presets[opt.scenario].clients;
     if (opt.workers < 0 || !presets[opt.scenario].workers) opt.workers = presets[opt.scenario].workers;
     if (opt.outstanding < 0) opt.outstanding = presets[opt.scenario].outstanding;

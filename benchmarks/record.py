@@ -89,10 +89,9 @@ class Record:
         Raises:
             RecordError: it was measured under another load.
         """
-        entry: dict[str, Any] = self.data["rows"].setdefault(
-            row.name,
-            {"title": row.title, "pinned": row.pinned, "cases": {}, "rounds": [], "problems": []},
-        )
+        about = {"title": row.title, "pinned": row.pinned, "pairs": [list(p) for p in row.pairs]}
+        empty = {**about, "cases": {}, "rounds": [], "problems": []}
+        entry: dict[str, Any] = self.data["rows"].setdefault(row.name, empty)
         for case in row.cases:
             words = " ".join(case.load.words())
             facts = entry["cases"].setdefault(case.name, {"peer": case.peer, "load": words})

@@ -157,15 +157,20 @@ def _titles(report: Report) -> dict[str, str]:
     }
 
 
-def notes(title: str, figures: Mapping[str, Figures]) -> list[str]:
-    """What speaks against trusting the figures of a server."""
-    lines = []
+def generator_note(title: str, figures: Mapping[str, Figures]) -> list[str]:
+    """Says that the generator was busy with a server, if it was."""
     share = figures["generator_share"]["median"]
-    if share > BUSY_GENERATOR:
-        lines.append(
-            f"note: the generator was busy {share:.0%} of the time with {title}: "
-            "the rate is a lower bound"
-        )
+    if share <= BUSY_GENERATOR:
+        return []
+    return [
+        f"note: the generator was busy {share:.0%} of the time with {title}: "
+        "the rate is a lower bound"
+    ]
+
+
+def _notes(title: str, figures: Mapping[str, Figures]) -> list[str]:
+    """What speaks against trusting the figures of a server."""
+    lines = generator_note(title, figures)
     others = figures["others_cores"]["median"]
     if others > BUSY_OTHERS:
         lines.append(
@@ -190,7 +195,7 @@ def _remarks(entry: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     for name, figures in entry["servers"].items():
         if grown := figures.get("memory_per_job"):
             lines.append(f"{titles[name]} grew by {interval(grown)} bytes per queued job")
-        lines += notes(titles[name], figures)
+        lines += _notes(titles[name], figures)
     return lines
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 15
 SECONDS = 3.0
+MILLION = 1_000_000
 BASIC = ("drain", "foreground", "background", "oneatatime")
 
 # Seconds a measurement takes beside its load: starting and stopping the server, connecting.
@@ -26,7 +27,11 @@ AROUND = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One server under one load, `rounds` times. `cost` is about how many seconds one takes."""
+    """One server under one load, `rounds` times. `cost` is about how many seconds one takes.
+
+    With `slow_syncs` the server's disk is made to look like a slower one, with `pauses` one more
+    connection notes how long it has to wait.
+    """
 
     name: str
     peer: str
@@ -34,6 +39,8 @@ class Case:
     rounds: int
     cost: float
     extra: tuple[str, ...] = ()
+    slow_syncs: bool = False
+    pauses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,17 @@ class Row:
     title: str
     cases: tuple[Case, ...]
     pinned: bool = False
+    compared: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Cases to divide by each other: the first by each other one unless `compared` says else,
+        but what TLS costs is told by dividing the one with it by the one without.
+        """
+        first, *others = (case.name for case in self.cases)
+        return self.compared or tuple(
+            (other, first) if other == f"{first}-tls" else (first, other) for other in others
+        )
 
     def case(self, name: str) -> Case:
         """The case of this name.
@@ -84,14 +102,89 @@ def _basic(seconds: float) -> Iterable[Row]:
         yield Row(f"{name}-pinned", title, cases, pinned=True)
 
 
+def _durable(seconds: float) -> Iterable[Row]:
+    load = Load("background", seconds=seconds, clients=16, outstanding=64)
+    title = "16 clients with 64 submissions outstanding each, queues in SQLite"
+    cases = _cases(load, {"trigear-sqlite": 5, "gearmand-sqlite": 5}, 2.0)
+    yield Row("durable", title, cases)
+    # What committing many at once gains hangs on what a sync costs, and disks differ widely.
+    slow = tuple(replace(case, slow_syncs=True) for case in cases)
+    yield Row("durable-slow", f"{title}; each sync held up by half a millisecond", slow)
+
+
+def _million(seconds: float) -> Row:
+    many = Load("drain", seconds=seconds, keep=MILLION, backlog=10_000)
+    few = replace(many, keep=1_000)
+    emptied = replace(many, empty=True)
+    # gearmand is not asked to hand out all of it: that would take minutes.
+    started = replace(many, seconds=seconds / 3)
+    around = seconds + AROUND
+    return Row(
+        "million",
+        "4 workers, one million jobs queued; and a thousand",
+        (
+            Case("trigear", "trigear", emptied, 3, 40.0, pauses=True),
+            Case("trigear, 1,000 queued", "trigear", few, 3, around),
+            Case("gearmand", "gearmand", started, 2, 20.0, pauses=True),
+            Case("gearmand, 1,000 queued", "gearmand", few, 2, around),
+        ),
+        compared=(
+            ("trigear", "trigear, 1,000 queued"),
+            ("gearmand", "gearmand, 1,000 queued"),
+        ),
+    )
+
+
+def _idle(seconds: float, number: int, rounds: dict[str, int]) -> Row:
+    load = Load("foreground", seconds=seconds, workers=20, idle=number)
+    # Seconds per thousand connections.
+    costs = {"trigear": 1.2, "trigear-tls": 4.0, "gearmand": 0.2}
+    title = f"4 clients with 16 jobs outstanding each, 20 workers, and {number:,} that are idle"
+    cases = (
+        case
+        for peer in rounds
+        for case in _cases(load, {peer: rounds[peer]}, costs[peer] * number / 1000)
+    )
+    return Row(f"idle-{number}", title, tuple(cases))
+
+
+def _others(seconds: float) -> Iterable[Row]:
+    peers = {"trigear": 5, "gearmand": 5}
+    yield Row(
+        "functions",
+        "4 clients with 16 jobs of 1,000 functions outstanding each, 4 workers",
+        _cases(Load("foreground", seconds=seconds, functions=1000), peers),
+    )
+    yield Row(
+        "mebibyte",
+        "4 clients with 2 jobs of 1 MiB outstanding each, 4 workers; results have 1 MiB, too",
+        _cases(Load("foreground", seconds=seconds, size=2**20, outstanding=2), peers),
+    )
+    yield Row(
+        "flood",
+        "200 clients with 256 requests outstanding each, echoes and submissions; latencies are "
+        "those of one more connection that asks 100 times a second",
+        _cases(Load("flood", seconds=seconds), peers, 1.0),
+    )
+
+
+def _every(seconds: float) -> Iterable[Row]:
+    yield from _basic(seconds)
+    yield from _durable(seconds)
+    yield _million(seconds)
+    yield _idle(seconds, 2_000, {"trigear": 3, "trigear-tls": 3, "gearmand": 3})
+    yield _idle(seconds, 10_000, {"trigear": 3, "trigear-tls": 2, "gearmand": 3})
+    yield from _others(seconds)
+
+
 def _quick(case: Case) -> Case:
     load = replace(
         case.load,
         seconds=0.3,
         warmup=0.1,
-        backlog=min(case.load.backlog, 2000),
+        backlog=min(case.load.backlog, 1000),
         keep=min(case.load.keep, 20_000),
-        idle=min(case.load.idle, case.load.idle // 20),
+        idle=case.load.idle // 20,
     )
     return replace(case, load=load, rounds=min(case.rounds, 2), cost=1.0)
 
@@ -105,7 +198,7 @@ def rows(rounds: int = ROUNDS, seconds: float = SECONDS, *, quick: bool = False)
         quick: two rounds of a moment each: does everything work here? The figures mean nothing.
     """
     found = {}
-    for row in _basic(seconds):
+    for row in _every(seconds):
         cases = [
             replace(case, rounds=max(1, math.ceil(case.rounds * rounds / ROUNDS)))
             for case in row.cases

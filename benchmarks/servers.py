@@ -22,7 +22,7 @@ from benchmarks import database, procfs
 from trigear.security import issuing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 HOST = "127.0.0.1"
 START_SECONDS = 20.0
@@ -191,6 +191,7 @@ class Server:
         extra: further words for its command line.
         cpus: processors it may use, None for all of them.
         patience: seconds it may take until it answers the text command `version`.
+        environment: further variables for it.
 
     Raises (on entering):
         ServerError: it ended, or gave no answer in time.
@@ -202,6 +203,7 @@ class Server:
         extra: Sequence[str] = (),
         cpus: frozenset[int] | None = None,
         patience: float = START_SECONDS,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.peer = peer
         self.port = free_port()
@@ -210,6 +212,7 @@ class Server:
         self._extra = list(extra)
         self._cpus = cpus
         self._patience = patience
+        self._environment = {**os.environ, **(environment or {})}
         self._beside = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -235,6 +238,7 @@ class Server:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    env=self._environment,
                 )
             self._wait_until_ready(directory / "output")
         except BaseException:

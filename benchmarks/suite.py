@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NoReturn
 if __package__ in {None, ""}:  # started as a file: the package is one directory up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import machine, report, suite_report
-from benchmarks.generator import GeneratorError, build, split_cpus
+from benchmarks import machine, plot, report, suite_report
+from benchmarks.generator import GeneratorError, build, build_slow_sync, split_cpus
 from benchmarks.measure import measure
 from benchmarks.record import Record, RecordError
 from benchmarks.rows import ROUNDS, SECONDS, rows
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from benchmarks.rows import Case, Row
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PAGE = RESULTS.parent.parent / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- python -m benchmarks.suite --render -->", "<!-- until here -->"
 # A case that fails so often in one run is not tried again: each try may take as long as a timeout.
 PATIENCE = 2
 
@@ -72,7 +74,40 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         *("--check",), action="store_true", help="exit status 1 unless every demand is reached"
     )
+    it.add_argument(
+        *("--render",),
+        type=Path,
+        metavar="JSON",
+        help="put tables and plot of such a file into the documentation, end",
+    )
+    it.add_argument(
+        *("--page",),
+        type=Path,
+        default=PAGE,
+        metavar="FILE",
+        help="of --render (docs/benchmarks.md)",
+    )
     return it
+
+
+def render(file: Path, page: Path) -> None:
+    """Puts what is in `file` between the marks of `page`, and the plot beside it.
+
+    Raises:
+        RecordError: the file is no record, or the page has no marks.
+    """
+    record = Record.load(file)
+    try:
+        before, begin, rest = page.read_text().partition(BEGIN)
+        _, end, after = rest.partition(END)
+    except OSError as error:
+        raise RecordError(f"{page} cannot be read: {error}") from error
+    if not begin or not end:
+        raise RecordError(f"{page} has no {BEGIN} with {END} behind it")
+    picture = page.with_suffix(".svg")
+    picture.write_text(plot.svg(record))
+    shown = suite_report.markdown(record, picture.name)
+    page.write_text(f"{before}{begin}\n\n{shown}\n\n{end}{after}")
 
 
 def choose(every: dict[str, Row], only: str | None) -> list[Row]:
@@ -175,7 +210,7 @@ class Suite:
                 self._progress.step(case.cost, self._line(row, case, number, words))
 
     def _line(self, row: Row, case: Case, number: int, words: str) -> str:
-        return f"{row.name:<18} {number + 1:>2}/{case.rounds:<2} {case.name:<16} {words}"
+        return f"{row.name:<17} {number + 1:>2}/{case.rounds:<2} {case.name:<22} {words}"
 
     def _measure(self, row: Row, case: Case, number: int) -> str:
         """One measurement; returns what to say about it.
@@ -190,11 +225,14 @@ class Suite:
         if row.pinned:
             rest, generator_cpus = split_cpus(sorted(os.sched_getaffinity(0)))
             server_cpus = frozenset({min(rest)})
+        started = time.monotonic()
         server, figures = measure(
             peer,
             self._program,
             case.load,
             extra=case.extra,
+            pauses=case.pauses,
+            environment={"LD_PRELOAD": str(build_slow_sync())} if case.slow_syncs else None,
             server_cpus=server_cpus,
             generator_cpus=generator_cpus,
         )
@@ -203,7 +241,8 @@ class Suite:
             "version": server.version,
             "command": shlex.join(server.command),
         }
-        self._record.add(row, case, number, figures)
+        took = round(time.monotonic() - started, 2)
+        self._record.add(row, case, number, {**figures, "took_seconds": took})
         cpu, rate = report.cpu_us_per_job(figures), figures["generator"]["rate"]
         return f"{rate:>9,.0f}/s {cpu:>9.1f} µs CPU"
 
@@ -251,13 +290,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 with --check when a demand is not reached or was not measured; 2 for wrong options;
-        130 when interrupted.
+        3 when the time of --minutes was over before all was measured; 130 when interrupted.
     """
     options = parser().parse_args(arguments)
     every = rows(options.rounds, options.seconds, quick=options.quick)
     try:
         if options.rounds < 1 or options.seconds <= 0:
             raise RecordError("--rounds and --seconds have to be above zero")
+        if options.render:
+            render(options.render, options.page)
+            return 0
         chosen = choose(every, options.only)
         if options.list:
             print(listing(chosen))
@@ -280,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = 130
     except Stopped:
         print("benchmarks.suite: the time is over; --continue does the rest", file=sys.stderr)
+        status = 3
     finally:
         signal.signal(signal.SIGTERM, before)
     verdicts = suite_report.judge(record)

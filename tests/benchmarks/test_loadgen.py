@@ -11,13 +11,22 @@ import socket
 import socketserver
 import struct
 import subprocess
+import sys
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.generator import Generator, GeneratorError, Load, build, find_compiler
+from benchmarks.generator import (
+    Generator,
+    GeneratorError,
+    Load,
+    build,
+    build_slow_sync,
+    find_compiler,
+)
 from benchmarks.servers import PEERS, Server
 from tests.conftest import install
 from tests.postgres import needed
@@ -270,6 +279,66 @@ def test_without_a_compiler_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(GeneratorError, match="apt install gcc"):
         find_compiler()
+
+
+def test_a_queue_that_stays_is_filled_in_ten_parts_and_each_is_announced(
+    loadgen: Path, little_server: LittleServer
+) -> None:
+    load = small("drain", seconds=0.001, keep=50, backlog=20, warmup=0)
+    with Generator(loadgen, little_server.server_address[1], load) as generator:
+        words = list(generator.windows())
+        found = generator.result()
+    assert words == ["fill", *["filling"] * 9, "filled", "begin", "end"]
+    assert len(found["fill_rates"]) == 10
+    assert (found["jobs"], found["keep"], len(little_server.jobs)) == (20, 50, 50)
+
+
+def test_what_was_left_is_handed_out_and_measured_at_three_levels(
+    loadgen: Path, little_server: LittleServer
+) -> None:
+    load = small("drain", keep=300, backlog=10, empty=True)
+    with Generator(loadgen, little_server.server_address[1], load) as generator:
+        words = list(generator.windows())
+        found = generator.result()
+    assert words[11:] == ["begin", "end"] * 15
+    assert [(one["queued"], one["jobs"]) for one in found["levels"]] == [
+        *((300, 50), (175, 50), (50, 50))
+    ]
+    assert found["jobs"] == found["latency_us"]["count"] == 150
+    assert sum(one["seconds"] for one in found["levels"]) == pytest.approx(found["seconds"])
+    assert not little_server.jobs
+
+
+def test_a_queue_too_short_for_three_levels_is_refused(loadgen: Path) -> None:
+    words = ["--scenario", "drain", "--keep", "100", "--backlog", "10", "--empty"]
+    done = subprocess.run([loadgen, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--empty with a --keep of less than 15 backlogs" in done.stderr
+
+
+def test_a_window_can_be_ended_before_its_time(loadgen: Path, little_server: LittleServer) -> None:
+    load = small("echo", seconds=3600, interval=0.001, warmup=0)
+    with Generator(loadgen, little_server.server_address[1], load) as generator:
+        generator.begin()
+        found = generator.stop()
+    assert (found["errors"], found["windows"]) == (0, 1)
+
+
+def test_a_slower_disk_holds_up_each_sync(
+    loadgen: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    syncs = "import os, sys\nfor _ in range(20): os.fdatasync(1), os.fsync(1)"
+    library = build_slow_sync(loadgen.parent)
+    with (tmp_path / "file").open("wb") as file:
+        before = time.monotonic()
+        subprocess.run(
+            [sys.executable, "-c", syncs],
+            env={**os.environ, "LD_PRELOAD": str(library)},
+            stdout=file,
+            check=True,
+        )
+    assert time.monotonic() - before >= 40 * 0.0005
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.peers

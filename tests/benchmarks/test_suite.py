@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks import machine, suite, suite_report
+from benchmarks import figures, machine, suite, suite_report
 from benchmarks.generator import GeneratorError, Load, find_compiler
 from benchmarks.record import Record, RecordError
 from benchmarks.rows import ROUNDS, Case, Row, rows
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 MACHINE: dict[str, Any] = {
     **{"cpu": "Fast 9000", "usable_cores": 2, "memory_bytes": 2**33, "kernel": "Linux 6"},
-    **{"python": "CPython 3.11.2", "optimised": True, "openssl": "OpenSSL 3.0.1"},
+    **{
+        "syncs_per_second": 1234,
+        "python": "CPython 3.11.2",
+        "optimised": True,
+        "openssl": "OpenSSL 3.0.1",
+    },
     **{"trigear": "0.1.0", "compiled": False, "digest": "abc", "load_at_start": 0.1},
 }
 
@@ -72,6 +78,17 @@ def test_fewer_rounds_are_fewer_for_all_and_one_at_least() -> None:
     fewer = rows(rounds=1)
     assert {case.rounds for row in fewer.values() for case in row.cases} == {1}
     assert rows(rounds=30)["drain"].case("perl").rounds == 2 * rows()["drain"].case("perl").rounds
+
+
+def test_cases_are_divided_by_each_other_as_a_reader_wants_to_know() -> None:
+    every = rows()
+    assert every["drain"].pairs == (
+        *(("trigear", "gearmand"), ("trigear", "gearmand-t1"), ("trigear-tls", "trigear")),
+        ("trigear", "perl"),
+    )
+    assert ("trigear", "trigear, 1,000 queued") in every["million"].pairs
+    for row in every.values():
+        assert {case for pair in row.pairs for case in pair} <= {case.name for case in row.cases}
 
 
 def test_a_quick_run_has_two_short_rounds_of_everything() -> None:
@@ -188,6 +205,46 @@ def test_a_run_stops_when_its_time_is_over(compiler: None, record: Record) -> No
     assert record.rounds("echo") == {}
 
 
+def test_a_queue_is_filled_and_emptied_beside_a_connection_that_notes_its_pauses(
+    compiler: None, record: Record
+) -> None:
+    load = Load("drain", seconds=0.02, keep=20_000, backlog=100, empty=True)
+    suite.Suite(record, [a_row(a_case(rounds=1, load=load, pauses=True))], None).run()
+    assert record.problems() == []
+    (one,) = record.rounds("echo")["trigear"].values()
+    assert set(one["pauses_us"]) == {"filling", "emptying"}
+    for figure in (figures.pause(), figures.memory_per_queued_job, figures.level_rate(2)):
+        assert (figure(one) or 0) > 0
+    assert len(one["window_cpu_seconds"]) == 15
+
+
+def test_idle_workers_are_connected_beside_the_others(compiler: None, record: Record) -> None:
+    load = Load("foreground", seconds=0.02, warmup=0.01, workers=2, idle=50)
+    suite.Suite(record, [a_row(a_case(rounds=1, load=load))], None).run()
+    assert record.problems() == []
+    (one,) = record.rounds("echo")["trigear"].values()
+    assert one["generator"]["idle"] == 50
+    assert figures.memory_per_idle_worker(one) is not None
+
+
+def test_a_disk_can_be_made_to_look_like_a_slower_one(compiler: None, record: Record) -> None:
+    load = Load("background", seconds=0.02, warmup=0.01)
+    case = a_case(rounds=1, peer="trigear-sqlite", load=load, slow_syncs=True)
+    suite.Suite(record, [a_row(case)], None).run()
+    assert record.problems() == []
+    assert record.rounds("echo")["trigear"][0]["generator"]["jobs"] > 0
+
+
+def test_pinned_rows_give_each_side_a_processor(compiler: None, record: Record) -> None:
+    before = os.sched_getaffinity(0)
+    suite.Suite(record, [replace(a_row(a_case(rounds=1)), pinned=True)], None).run()
+    assert os.sched_getaffinity(0) == before
+    if len(before) < 2:
+        assert "needs two processors" in record.problems()[0]
+    else:
+        assert list(record.rounds("echo")) == ["trigear"]
+
+
 def test_another_machine_does_not_go_on_with_a_record(record: Record) -> None:
     record.begin("2030-01-03T03:04:05+00:00", MACHINE | {"load_at_start": 1.5})
     with pytest.raises(RecordError, match="another digest: abc, now xyz"):
@@ -215,6 +272,9 @@ def test_the_whole_program_says_what_is_reached(
     assert "not measured" in said.out
     assert f"kept in {file}" in said.err
     assert suite.main(["--json", file, "--continue", "--check"]) == 1
+    other = str(tmp_path / "other.json")
+    assert suite.main(["--json", other, "--continue", "--minutes", "0"]) == 3
+    assert "the time is over" in capsys.readouterr().err
 
 
 def test_the_interpreter_of_the_servers_is_described() -> None:
@@ -234,6 +294,6 @@ def test_an_interpreter_without_trigear_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_the_machine_is_described_with_its_interpreter_and_what_was_compiled() -> None:
     assert machine.describe(MACHINE) == (
-        "Fast 9000, 2 cores, 8 GiB, Linux 6, CPython 3.11.2 (optimised build), OpenSSL 3.0.1; "
-        "trigear 0.1.0, not compiled"
+        "Fast 9000, 2 cores, 8 GiB, 1,234 syncs/s, Linux 6, CPython 3.11.2 (optimised build), "
+        "OpenSSL 3.0.1; trigear 0.1.0, not compiled"
     )
