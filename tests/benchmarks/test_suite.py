@@ -208,7 +208,7 @@ def test_a_run_stops_when_its_time_is_over(compiler: None, record: Record) -> No
 def test_a_queue_is_filled_and_emptied_beside_a_connection_that_notes_its_pauses(
     compiler: None, record: Record
 ) -> None:
-    load = Load("drain", seconds=0.02, keep=20_000, backlog=100, empty=True)
+    load = Load("drain", seconds=0.02, keep=10_000, backlog=100, empty=True)
     suite.Suite(record, [a_row(a_case(rounds=1, load=load, pauses=True))], None).run()
     assert record.problems() == []
     (one,) = record.rounds("echo")["trigear"].values()
