@@ -27,7 +27,7 @@ import trio
 
 import trigear
 from benchmarks import procfs
-from benchmarks.servers import HOST, free_port
+from benchmarks.servers import HOST, TRIGEAR, free_port
 from trigear.security import issuing
 
 if TYPE_CHECKING:
@@ -56,17 +56,16 @@ class Fortress:
         cert, key = issuing.write(folder, "server", issued)
         users, secret = folder / "users.toml", folder / "password"
         secret.write_text(PASSWORD)
-        trigear_program = [sys.executable, "-m", "trigear"]
         roles = [word for role in ("submit", "work", "admin") for word in ("--role", role)]
         subprocess.run(
             [
-                *(*trigear_program, "--quiet", "user", "add", USER, *roles),
+                *(*TRIGEAR, "--quiet", "user", "add", USER, *roles),
                 *("--password-file", str(secret), "--users", str(users)),
             ],
             check=True,
         )
         self._command = [
-            *(*trigear_program, "server", "--listen", f"gearmans://{HOST}:{self.port}"),
+            *(*TRIGEAR, "server", "--listen", f"gearmans://{HOST}:{self.port}"),
             *("--cert", str(cert), "--key", str(key), "--auth", "sasl", "--users", str(users)),
             *("--store", "memory", "--state-dir", str(folder), "--audit-log", str(folder / "log")),
         ]

@@ -26,7 +26,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import procfs
-from benchmarks.servers import HOST, free_port
+from benchmarks.servers import HOST, TRIGEAR, free_port
 from benchmarks.stats import percentile
 from trigear.security import issuing
 from trigear.wire.codec import HEADER_SIZE, request
@@ -67,7 +67,7 @@ class Place:
         roles = [word for role in ("submit", "work", "admin") for word in ("--role", role)]
         subprocess.run(
             [
-                *(sys.executable, "-m", "trigear", "--quiet", "user", "add", USER, *roles),
+                *(*TRIGEAR, "--quiet", "user", "add", USER, *roles),
                 *("--tenant", "bench", "--password-file", str(self.secret)),
                 *("--users", str(self.users)),
             ],
@@ -87,7 +87,7 @@ class Place:
             options += ["--audit-log", str(self.folder / "audit.log")]
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "trigear", "server", "--quiet", "--store", "memory"),
+                *(*TRIGEAR, "server", "--quiet", "--store", "memory"),
                 *("--listen", f"{scheme}://{HOST}:{port}", *options),
             ],
         )
@@ -129,7 +129,7 @@ def jobs(place: Place, server: Server, seconds: float) -> dict[str, float]:
     before = procfs.cpu_seconds(server.pid)
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "trigear", "bench", "--json", "--yes", "--quiet", *options),
+            *(*TRIGEAR, "bench", "--json", "--yes", "--quiet", *options),
             *("--scenario", "foreground", "--rounds", "1", "--seconds", str(seconds)),
         ],
         check=True,
