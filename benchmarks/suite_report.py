@@ -117,12 +117,15 @@ def _columns(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def measured_where(record: Record) -> list[str]:
-    """One sentence for each part of the run."""
+    """One sentence for each part of the run in which anything was measured."""
+    rounds = (one for entry in record.data["rows"].values() for one in entry["rounds"])
+    used = {one["session"] for one in rounds}
     return [
         f"Measured {session['started'][:16].replace('T', ' ')} on "
         f"{machine.describe(session['machine'])}; load at the start "
         f"{session['machine']['load_at_start']:g}."
-        for session in record.data["sessions"]
+        for number, session in enumerate(record.data["sessions"])
+        if number in used
     ]
 
 

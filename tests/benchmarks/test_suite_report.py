@@ -77,6 +77,13 @@ def test_the_text_has_rows_problems_and_demands(record: Record) -> None:
     assert "other programs" not in said
 
 
+def test_a_part_of_the_run_in_which_nothing_was_measured_is_not_told_of(record: Record) -> None:
+    record.data["sessions"].append(record.data["sessions"][0])
+    assert suite_report.text(record).count("Measured 2026-12-01") == 1
+    record.data["rows"]["drain"]["rounds"][0]["session"] = 1
+    assert suite_report.text(record).count("Measured 2026-12-01") == 2
+
+
 def test_what_speaks_against_the_figures_is_said(record: Record) -> None:
     record.data["quick"] = True
     for one in record.data["rows"]["drain"]["rounds"]:
