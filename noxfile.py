@@ -6,10 +6,17 @@ except Debian's Gearman programs, which are called by full path.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "tests", "docs"]
@@ -45,18 +52,53 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *session.posargs)
 
 
+@contextlib.contextmanager
+def compiled_beside(session: nox.Session) -> Iterator[None]:
+    """Compile trigear and run the quick tests of what was compiled, while the others run: most of
+    the time those leave a processor idle."""
+    if shutil.which("cc") is None and "CI" not in os.environ:
+        session.warn("no C compiler: what can be compiled was not tested compiled")
+        yield
+        return
+    place = Path(session.create_tmp()) / "compiled.log"
+    command = [session.bin + "/python", "-m", "tests.compiled", "-m", "not slow"]
+    with place.open("w+") as output:
+        beside = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield
+        except BaseException:
+            beside.terminate()
+            raise
+        finally:
+            status = beside.wait()
+        output.seek(0)
+        session.log("the quick tests with compiled modules:")
+        print(output.read(), end="")
+    if status:
+        session.error(f"compiled, trigear does not pass its tests: exit status {status}")
+
+
+@nox.session
+def compiled(session: nox.Session) -> None:
+    """The tests of what can be compiled, compiled. Arguments go to pytest; needs a C compiler."""
+    session.install("-e", ".[interop]")
+    session.run("python", "-m", "tests.compiled", *session.posargs)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests but the long ones, then the coverage gate. Arguments go to pytest, without gate."""
+    """All tests but the long ones, then the coverage gate; and once more what can be compiled, if
+    there is a C compiler. Arguments go to pytest, and then that is all."""
     session.install("-e", ".[test]")
     if session.posargs:
         session.run("python", "-bb", "-m", "pytest", *session.posargs)
         return
     data = {"COVERAGE_FILE": str(Path(session.virtualenv.location).resolve() / "coverage.db")}
-    session.run(
-        *("python", "-bb", "-m", "coverage", "run", "-m", "pytest", "--ignore=tests/interop"),
-        env=data,
-    )
+    with compiled_beside(session):
+        session.run(
+            *("python", "-bb", "-m", "coverage", "run", "-m", "pytest", "--ignore=tests/interop"),
+            env=data,
+        )
     session.run("coverage", "report", env=data)
     session.log("floors 1 to 4, which must be covered to the last branch:")
     gated = ",".join(f"trigear/{room}/*" for room in FULLY_COVERED)

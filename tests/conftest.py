@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from trigear.model import COMPILED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -60,6 +62,14 @@ def root_logger() -> Iterator[None]:
     for handler in set(root.handlers) - set(handlers):
         root.removeHandler(handler)
     logging.raiseExceptions = raising
+
+
+@pytest.fixture(autouse=True)
+def pure(request: pytest.FixtureRequest) -> None:
+    """What is compiled has its constants and methods built in: nothing of a test's can replace
+    them, and the test is left to a run without compiling."""
+    if COMPILED and request.node.get_closest_marker("pure"):
+        pytest.skip("it replaces what is compiled")
 
 
 @pytest.fixture

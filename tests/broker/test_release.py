@@ -515,7 +515,11 @@ def test_who_stops_waiting_while_all_are_told_disturbs_nobody_who_is_still_to_be
     first, second, worker = world.connect(), world.connect(), world.worker()
     job = first.submit(unique=b"u")
     second.submit(unique=b"u")
-    first.failed = lambda handle: detach(first, job)
+
+    def close(handle: bytes) -> None:
+        detach(first, job)
+
+    first.failed = close
     assert worker.grab() is job
     first.cancel(job.handle)
     assert second.told(job) == ["failed"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import trigear
 from tests.engine.test_logins import HERE, TLS, UNIX, Guarded, scram
 from tests.engine.world import Caller, packet
 from tests.security.logins import BINDINGS, SALT
@@ -340,7 +341,8 @@ def test_every_event_has_its_line_in_the_documentation() -> None:
     page = (root / "docs" / "security.md").read_text(encoding="utf-8")
     part = page.partition("\n## Audit log\n")[2].partition("\n## ")[0]
     told = set(re.findall(r"^\| `([a-z]+(?:\.[a-z]+)?)` \|", part, re.MULTILINE))
-    source = "".join(path.read_text("utf-8") for path in (root / "trigear").rglob("*.py"))
+    package = Path(trigear.__file__).parent
+    source = "".join(path.read_text("utf-8") for path in package.rglob("*.py"))
     made = set(re.findall(r"note\(\s*\"([a-z]+(?:\.[a-z]+)?)\"", source))
     made |= {"auth.throttled", "audit.lost"}
     assert told == made

@@ -320,6 +320,7 @@ def test_a_fault_closes_its_connection_and_no_other(
     assert world.worker().grab() == handle
 
 
+@pytest.mark.pure
 def test_a_fault_in_a_text_command_has_no_packets_to_name(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

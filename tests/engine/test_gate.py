@@ -105,6 +105,7 @@ def test_replies_keep_their_order_whoever_waits(durable):
     assert durable.heard(client) == [("JOB_CREATED", b"H:1"), ("ECHO_RES", b"x")]
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize(
     ("limit", "value"), [("BATCH_LINES", 3), ("BATCH_BYTES", 700), ("BATCH_BYTES", 684)]
 )
@@ -120,6 +121,7 @@ def test_a_batch_has_its_limits(durable, limit, value, monkeypatch):
     assert sizes == [3, 2]
 
 
+@pytest.mark.pure
 def test_tenants_take_turns_in_a_batch(durable, monkeypatch):
     monkeypatch.setattr(gate, "BATCH_LINES", 4)
     names = iter(["red", "blue"])
@@ -269,6 +271,7 @@ def test_a_line_of_nobody_s_is_tried_until_it_is_written():
     assert durable.take() == []
 
 
+@pytest.mark.pure
 def test_lines_that_belong_together_are_never_in_two_batches(monkeypatch):
     monkeypatch.setattr(gate, "BATCH_BYTES", 1000)
     durable = Durable()

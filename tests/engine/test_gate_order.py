@@ -180,6 +180,7 @@ def test_a_line_beyond_the_measure_makes_a_batch_of_its_own(durable):
     assert batches == [[b"before"], [large], [b"after", b"last"]]
 
 
+@pytest.mark.pure
 def test_a_tenant_whose_line_did_not_fit_is_the_first_of_the_next_batch(durable, monkeypatch):
     names = iter(["red", "blue"])
     monkeypatch.setattr(Engine, "tenant_of", lambda *_: next(names))
@@ -196,6 +197,7 @@ def test_a_tenant_whose_line_did_not_fit_is_the_first_of_the_next_batch(durable,
     assert order == [b"r0", b"b0", b"r1", b"b1", b"r2"]
 
 
+@pytest.mark.pure
 def test_erasures_put_back_count_with_their_tenant(durable, monkeypatch):
     """After a failure, one tenant's erasures are no reason to let the other wait."""
     names = iter(["red", "blue", "red"])

@@ -325,6 +325,7 @@ def test_the_text_command_tells_all_but_the_data(world):
     assert lines[6] == "size\t6"
 
 
+@pytest.mark.pure
 def test_tenants_are_asked_for_apart(world, monkeypatch):
     names = {"10.0.0.1": "red", "10.0.0.2": "blue"}
     handle = ended(world)

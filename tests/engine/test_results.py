@@ -163,6 +163,7 @@ def test_a_nul_behind_the_handle_is_no_part_of_it(world):
     assert (same, state) == (handle, b"done")
 
 
+@pytest.mark.pure
 def test_tenants_know_their_own_jobs_only(either, monkeypatch):
     names = {"10.0.0.1": "red", "10.0.0.2": "blue"}
     monkeypatch.setattr(

@@ -194,6 +194,7 @@ async def test_a_fault_in_a_later_turn_stays_with_its_connection_too(
         assert room.closed == {CloseReason.FAULT: 1}
 
 
+@pytest.mark.pure
 async def test_a_fault_while_a_connection_ends_is_counted_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

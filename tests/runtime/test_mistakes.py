@@ -232,6 +232,7 @@ async def test_a_wrong_result_is_logged_in_one_line(caplog: pytest.LogCaptureFix
     assert logging.Formatter().formatException(record.exc_info) == words  # type: ignore[arg-type]
 
 
+@pytest.mark.pure
 def test_an_error_that_is_all_ours_keeps_its_traceback() -> None:
     with pytest.raises(AttributeError) as caught:
         said(None)  # type: ignore[arg-type]

@@ -91,6 +91,7 @@ async def test_an_address_that_cannot_be_bound_is_told_at_once() -> None:
             raise AssertionError
 
 
+@pytest.mark.pure
 @pytest.mark.usefixtures("watched")
 async def test_dead_peers_are_looked_for_unless_told_otherwise(tmp_path: Path) -> None:
     options = {
@@ -137,6 +138,7 @@ async def test_networks_that_are_not_allowed_are_refused_with_one_line_each(
         assert running.statistics().connections == 2
 
 
+@pytest.mark.pure
 @pytest.mark.usefixtures("watched")
 async def test_a_crowd_at_the_door_is_let_in_in_groups() -> None:
     """200 connections that wait must not keep everything else waiting until the last is in."""
@@ -352,6 +354,7 @@ async def test_what_the_block_raises_leaves_as_it_is(tmp_path: Path) -> None:
     assert not (tmp_path / "server").exists()
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("face", ["serve", "open_server"])
 async def test_a_server_with_damaged_queues_stops_with_an_error(
     monkeypatch: pytest.MonkeyPatch, face: str

@@ -85,7 +85,7 @@ class Broker(Registry):
         quotas: Callable[[str], Quotas | None] = lambda _tenant: None,
     ) -> None:
         super().__init__(
-            *(rules, observer, keeper, wakeup, partition_of, term, outcomes, chance, quotas)
+            rules, observer, keeper, wakeup, partition_of, term, outcomes, chance, quotas
         )
         self.dead = DeadLetters(self, keeper)
         self._mint = mint

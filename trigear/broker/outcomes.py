@@ -8,12 +8,10 @@ names are remembered, workloads and results are not.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from trigear.broker.jobs import RUNNING
-
-if TYPE_CHECKING:
-    from trigear.model import JobEnd
+from trigear.model import JobEnd
 
 OUTCOMES: Final = 10_000
 """How many outcomes of each tenant are remembered, unless told otherwise."""
@@ -22,7 +20,7 @@ _PIECES: Final = 8
 """Into how many pieces a ring is cut. More of them: less that is dropped at a time, and more to
 look through."""
 
-Entry = tuple["JobEnd", int, int, float, bytes, bytes]
+Entry = tuple[JobEnd, int, int, float, bytes, bytes]
 """End, the state before, losses, time of the wall clock, function, unique: as little as possible
 is worked out when a job ends, because hardly anybody asks."""
 

@@ -11,6 +11,7 @@ from trigear import __version__
 from trigear.cli.groups import NearGroup
 from trigear.cli.manners import Manners, with_help, with_manners
 from trigear.cli.report import Status, only_one, report
+from trigear.model import COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,12 +80,15 @@ class LazyGroup(NearGroup):
             formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
 
 
+_HOW: Final = " (compiled)" if COMPILED else ""
+
+
 @click.group(
     cls=LazyGroup,
     name="trigear",
     context_settings={"max_content_width": 100},
 )
-@click.version_option(__version__, message="trigear %(version)s")
+@click.version_option(__version__, message=f"trigear %(version)s{_HOW}")
 @with_manners
 @with_help
 def trigear_command() -> None:

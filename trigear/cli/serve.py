@@ -34,7 +34,7 @@ from trigear.cli.report import Failure, Status, line_for, only_one, status_of
 from trigear.engine.config import EngineConfig
 from trigear.engine.settings import SETTINGS
 from trigear.errors import TrigearError
-from trigear.model import counted
+from trigear.model import COMPILED, counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -305,9 +305,10 @@ class Service:
         elif server.restored:
             loaded = f", {counted(server.restored, 'job')} in it"
         elsewhere = "" if self.results is None else f"; results: {self.results.name}"
+        compiled = " (compiled)" if COMPILED else ""
         face = " with gearmand's options" if self.config.compat_gearmand else ""
         self.say(
-            f"trigear {__version__}{face} listening on {addresses};"
+            f"trigear {__version__}{compiled}{face} listening on {addresses};"
             f" store: {self.plan.store}{loaded}{elsewhere}; pid {os.getpid()}"
         )
         log.info("up to %d open files and connections", self.descriptors)

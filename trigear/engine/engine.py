@@ -16,6 +16,8 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from mypy_extensions import mypyc_attr
+
 from trigear.broker.broker import Broker
 from trigear.broker.check import charges_wrong, faults_of
 from trigear.broker.timers import Timers
@@ -73,6 +75,7 @@ CENSUS_SECONDS: Final = 60.0
 """How often queues with jobs and no worker are looked for."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Engine:
     """A Gearman server, sans I/O.
 
@@ -276,7 +279,9 @@ class Engine:
         damage = [fault for function in functions for fault in faults_of(function)]
         damage += charges_wrong(peer.tenant)
         if damage:
-            raise TrigearInternalError("the queues are damaged: " + "; ".join(damage)) from error
+            stop = TrigearInternalError("the queues are damaged: " + "; ".join(damage))
+            stop.__cause__ = error  # what `from` does, which is lost where this is compiled
+            raise stop
 
     # Output
 

@@ -458,13 +458,23 @@ class GuardedSession(EnteringSession):
         at_work = peer.abilities or peer.jobs or peer.waiting or peer.ghosts or peer.choked
         return not (self._used or at_work)
 
-    def _submit(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as they came
+    def _submit(
+        self,
+        function: bytes,
+        unique: bytes,
+        workload: bytes,
+        priority: int,
+        background: bool,
+        *,
+        due: float = 0.0,
+        reducer: bytes = b"",
+    ) -> None:
         self._used = True
-        super()._submit(*args, **options)
+        super()._submit(function, unique, workload, priority, background, due=due, reducer=reducer)
 
-    def on_submit_job_sched(self, function: bytes, unique: bytes, *fields: bytes) -> None:
+    def _schedule(self, function: bytes, unique: bytes, fields: tuple[bytes, ...]) -> None:
         self._used = True
-        super().on_submit_job_sched(function, unique, *fields)
+        super()._schedule(function, unique, fields)
 
     # Text
 

@@ -297,6 +297,9 @@ class Session(ServerConnection):
         self._submit(function, unique, workload, Priority.NORMAL, True, due=due)
 
     def on_submit_job_sched(self, function: bytes, unique: bytes, *fields: bytes) -> None:
+        self._schedule(function, unique, fields)
+
+    def _schedule(self, function: bytes, unique: bytes, fields: tuple[bytes, ...]) -> None:
         schedules.submit(self._engine, self, function, unique, fields)
 
     def on_submit_reduce_job(

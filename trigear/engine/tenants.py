@@ -6,7 +6,7 @@ in :mod:`trigear.broker.quotas`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.broker.quotas import Quotas
@@ -105,4 +105,4 @@ QUOTAS: Final = (
 
 QUOTA_NAMED: Final = {quota.name: quota for quota in QUOTAS}
 
-assert [quota.field for quota in QUOTAS] == list(Quotas.__slots__)
+assert [quota.field for quota in QUOTAS] == [field.name for field in fields(Quotas)]

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from mypy_extensions import mypyc_attr
+
 from trigear.model import CloseReason
 from trigear.wire.codec import REQ, RES, Decoder, Row
 from trigear.wire.commands import LINE_LIMIT
@@ -30,6 +32,7 @@ MAX_PACKET: Final = 64 * 1024 * 1024
 _EVERYTHING: Final = 1 << 62
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Connection:
     """One end of a Gearman conversation.
 

@@ -12,6 +12,8 @@ from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from mypy_extensions import mypyc_attr
+
 from trigear.model import CloseReason
 from trigear.protocol.connection import MAX_PACKET, Connection
 from trigear.wire.codec import REQ, Handler, Row, response, rows_for
@@ -70,6 +72,7 @@ class Slot:
         self.size = size
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ServerConnection(Connection):
     """The server's end of one connection.
 

@@ -22,7 +22,7 @@ class Side(enum.Flag):
     NONE = 0
     CLIENT = enum.auto()
     WORKER = enum.auto()
-    ANY = CLIENT | WORKER
+    ANY = 3
 
 
 CAN_DO: Final = 1
