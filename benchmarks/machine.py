@@ -17,12 +17,7 @@ from benchmarks import procfs
 QUESTION = """
 import hashlib, json, pathlib, platform, ssl, sys, sysconfig
 import trigear
-from trigear.engine import engine
-compiled = getattr(trigear, "compiled", None)
-if callable(compiled):
-    compiled = compiled()
-if compiled is None:
-    compiled = not engine.__file__.endswith(".py")
+from trigear.model import COMPILED
 digest = hashlib.sha256()
 for file in sorted(pathlib.Path(trigear.__file__).parent.rglob("*.py")):
     digest.update(file.read_bytes())
@@ -34,7 +29,7 @@ print(json.dumps({
     "optimised": optimised or debian,
     "openssl": ssl.OPENSSL_VERSION,
     "trigear": trigear.__version__,
-    "compiled": bool(compiled),
+    "compiled": COMPILED,
     "digest": digest.hexdigest()[:16],
 }))
 """
