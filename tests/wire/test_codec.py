@@ -419,6 +419,66 @@ def test_a_large_packet_needs_no_more_than_its_own_memory_however_it_trickles_in
     assert peak <= gathered + 1.1 * LARGE
 
 
+def test_a_workload_that_came_by_itself_is_not_copied() -> None:
+    packet, workload = request(SUBMIT_JOB, b"f", b"u", b"x" * LARGE), b"x" * LARGE
+    target = Recorder()
+    machine = decoder()
+    for piece in (packet[:-LARGE], workload):
+        machine.feed(piece)
+        machine.run(target, 99)
+    ((_, _, *args),) = target.entries
+    assert args == [b"f", b"u", workload]
+    assert args[-1] is workload
+
+
+LARGE_JOB = request(SUBMIT_JOB, b"f", b"unique", b"x" * LARGE)
+LARGE_HEAD = HEADER_SIZE + len(b"f\0unique\0")
+
+
+@pytest.mark.parametrize(
+    ("peeked", "start"),
+    [
+        pytest.param(LARGE_JOB[:4096], LARGE_HEAD, id="a large packet"),
+        pytest.param(LARGE_JOB[:LARGE_HEAD], LARGE_HEAD, id="no more than what is before it"),
+        pytest.param(LARGE_JOB[: LARGE_HEAD - 1], 0, id="less than that"),
+        pytest.param(LARGE_JOB[: HEADER_SIZE - 1], 0, id="less than a header"),
+        pytest.param(b"", 0, id="nothing"),
+        pytest.param(request(SUBMIT_JOB, b"f", b"", b"x" * 1000), 0, id="a small packet"),
+        pytest.param(request(ECHO_REQ, bytes(LARGE))[:4096], 0, id="nothing is before it"),
+        pytest.param(request(GRAB_JOB, bytes(LARGE))[:4096], 0, id="it has no arguments"),
+        pytest.param(request(5, bytes(LARGE))[:4096], 0, id="no type of this side"),
+        pytest.param(request(999, bytes(LARGE))[:4096], 0, id="no type at all"),
+        pytest.param(response(SUBMIT_JOB, bytes(LARGE))[:4096], 0, id="the other magic"),
+        pytest.param(b"status\n" * 500, 0, id="text"),
+    ],
+)
+def test_where_the_workload_of_a_large_packet_starts_is_known_before_it_is_read(
+    peeked: bytes, start: int
+) -> None:
+    machine = decoder()
+    assert machine.start_of_large(peeked) == start
+    assert machine.buffered == 0
+
+
+def test_large_packets_are_expected_for_a_while_after_one() -> None:
+    machine = decoder()
+    assert not machine.expects_large
+    for piece in chunks(LARGE_JOB, 65536):
+        machine.feed(piece)
+        machine.run(Recorder(), 99)
+        assert machine.expects_large
+    for _ in range(1000):
+        assert machine.start_of_large(LARGE_JOB[:4096])
+    assert machine.expects_large
+    count = 0
+    while machine.expects_large:
+        machine.start_of_large(TAIL)
+        count += 1
+    assert 10 < count < 100
+    machine.start_of_large(TAIL)
+    assert not machine.expects_large
+
+
 def test_nothing_may_come_between_the_chunks_of_a_large_packet() -> None:
     packet = request(GET_STATUS, b"H" * LARGE)
     for pieces in ([packet[:9000], b"", packet[9000:], b""], [packet[:100], b"", packet[100:]]):

@@ -6,8 +6,9 @@ for that instance to become readable. Each round of :meth:`Hub.run`:
 
 1. poll, after events for up to ``patience`` seconds; hand over to Trio if nothing is ready and no
    connection has undecoded packets;
-2. read each newly readable connection once and handle a bounded number of its packets; if some are
-   left the connection is *heavy* and is not read until they are handled;
+2. read each newly readable connection once, in turn those on which large packets come, and handle
+   a bounded number of its packets; if some are left the connection is *heavy* and is not read until
+   they are handled;
 3. serve the heavy connections for at most ``SLICE`` seconds in all, in turn over the tenants and
    then over a tenant's connections;
 4. flush every connection that was touched, with one send each;
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from trigear.engine.session import Session
     from trigear.security.layer import TlsLayer
     from trigear.security.mechs import Channel
+    from trigear.wire.codec import Decoder
 
 log: Final = logging.getLogger("trigear.server")
 
@@ -63,6 +65,14 @@ READ_LARGE: Final = 1048576
 """Bytes read at once at most where a packet that was begun lacks more than ``READ_SIZE``: the fewer
 and larger the pieces, the less a large workload costs. What was allocated for more than has come is
 given back right away. Not with TLS, whose buffers would keep that size."""
+
+READ_ROUND: Final = READ_LARGE
+"""Once so many bytes of large packets were read in a round, the others that send some have their
+turn in the next: nobody waits long for those who send much."""
+
+PEEK: Final = 4096
+"""Bytes looked at before they are read where a large packet may begin: its workload is then read
+apart from what is before it."""
 
 EVENTS: Final = 128
 """Events handled per poll; more wait for the next."""
@@ -95,6 +105,7 @@ class Link:
     __slots__ = (
         "closing",
         "deadline",
+        "deferred",
         "ending",
         "fd",
         "heavy",
@@ -127,6 +138,8 @@ class Link:
         """Both directions are dead: what is left is to read what came before."""
         self.heavy = False
         """In the queue of connections with undecoded packets."""
+        self.deferred = False
+        """Will be read first thing in the next round, and not before."""
         self.paused = False
         """Not read, because the peer does not take its output."""
         self.writing = False
@@ -155,6 +168,8 @@ class Hub:
         self._close_at = float("inf")
         self._number = 0
         self._moment = now()
+        self._deferred: list[Link] = []
+        self._room = 0
         self._epoll = select.epoll()
         self._nudge = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._nudge, select.EPOLLIN | select.EPOLLET)
@@ -333,7 +348,7 @@ class Hub:
         last = _perf()
         patience = 0.0
         while True:
-            busy = self._again or self._heavy
+            busy = self._again or self._heavy or self._deferred
             events = poll(0 if busy else patience, EVENTS)
             if not events and not busy:
                 self._idle()
@@ -341,6 +356,9 @@ class Hub:
                 last = _perf()
                 events = poll(0, EVENTS)
             self._moment = now()
+            self._room = READ_ROUND
+            if self._deferred:
+                self._read_deferred()
             for fd, mask in events:
                 link = links.get(fd)
                 if link is None:
@@ -371,6 +389,8 @@ class Hub:
 
     def _read(self, link: Link) -> None:
         """Read a connection once."""
+        if link.deferred:
+            return
         if link.closing is not None:
             if link.hung:
                 self._close(link)
@@ -382,9 +402,13 @@ class Hub:
             return
         layer = link.layer
         size = READ_SIZE
-        if layer is None and (wanted := link.session.decoder.wanted) > READ_SIZE:
-            size = min(wanted, READ_LARGE)
         try:
+            if layer is None and link.session.decoder.expects_large:
+                size = self._size(link.sock, link.session.decoder)
+                if not size:
+                    link.deferred = True
+                    self._deferred.append(link)
+                    return
             data = b"" if layer is not None and layer.over else link.sock.recv(size)
         except BlockingIOError:
             link.readable = False
@@ -394,6 +418,8 @@ class Hub:
             link.hung = link.ending = True
             self._lose(link, CloseReason.PEER_SILENT if silent else CloseReason.PEER_RESET)
             return
+        if size > READ_SIZE:
+            self._room -= len(data)
         if not data:
             link.ending = True
             session = link.session
@@ -411,6 +437,26 @@ class Hub:
             self._receive(link, data)
         else:
             self._open(link, data)
+
+    def _read_deferred(self) -> None:
+        """Read those that had to wait for this round."""
+        deferred, self._deferred = self._deferred, []
+        for link in deferred:
+            link.deferred = False
+            if link.readable and not link.heavy and not link.paused:
+                self._read(link)
+
+    def _size(self, sock: socket.socket, decoder: Decoder) -> int:
+        """How much to read of a connection on which large packets come; 0: nothing in this round.
+
+        Raises:
+            OSError: from the socket.
+        """
+        if (wanted := decoder.wanted) > READ_SIZE:
+            return min(wanted, READ_LARGE) if self._room > 0 else 0
+        if decoder.buffered:
+            return READ_SIZE
+        return decoder.start_of_large(sock.recv(PEEK, socket.MSG_PEEK)) or READ_SIZE
 
     def _open(self, link: Link, data: bytes) -> None:
         """Hand on what is in the records that came."""

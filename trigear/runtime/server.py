@@ -73,7 +73,7 @@ GARBAGE: Final = 10_000
 GARBAGE_LIMIT: Final = 40_000
 """New objects that would take too long to look at: about half a microsecond each."""
 
-KEPT_MEMORY: Final = 32 << 20
+KEPT_MEMORY: Final = 64 << 20
 """Bytes of free memory that the process keeps at most at the end of its heap."""
 
 LARGEST_KEPT: Final = 4 << 20

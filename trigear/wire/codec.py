@@ -28,6 +28,9 @@ workload, is joined of them: one copy, and no buffer for bytes that were only an
 _SMALL: Final = 4096
 """Chunks below this are gathered into one, so that bytes that trickle in are no million objects."""
 
+_LATELY: Final = 16
+"""Chunks that begin with something else until no large packet is expected any more."""
+
 _SUBMISSIONS: Final = frozenset(
     number for number, packet in PACKETS.items() if packet.name.startswith("SUBMIT_")
 )
@@ -124,27 +127,19 @@ class _Gathered:
         self._parts: list[bytes | bytearray | memoryview] = [
             bytearray(begun) if len(begun) < _SMALL else begun
         ]
-        """Never an empty one. The first has the header, and in time at least ``_SMALL`` bytes: the
-        arguments before the workload, unless they are longer than anybody's."""
+        """Never an empty one. The first has the header."""
         self._size = len(begun)
 
     def extend(self, data: bytes) -> None:
         size = len(data)
         self._size += size
-        parts = self._parts
-        last = parts[-1]
-        if isinstance(last, bytearray) and len(last) < _SMALL:
-            if size <= _SMALL:
-                last += data
-                return
-            if len(parts) == 1:
-                last += data[:_SMALL]
-                parts.append(memoryview(data)[_SMALL:])
-                return
+        last = self._parts[-1]
         if size >= _SMALL:
-            parts.append(data)
+            self._parts.append(data)
+        elif isinstance(last, bytearray) and len(last) < _SMALL:
+            last += data
         elif size:
-            parts.append(bytearray(data))
+            self._parts.append(bytearray(data))
 
     def __len__(self) -> int:
         return self._size
@@ -171,18 +166,23 @@ class _Gathered:
         """Take the packet apart, as its row says, into at most ``splits`` arguments and one more.
         It is complete, and cut; nothing of it is left here."""
         parts, self._parts = self._parts, []
-        begun = bytes(parts[0])
-        args, start = _split(begun, splits)
-        if len(args) < splits and len(parts) > 1:
-            # Arguments of thousands of bytes: no packet that anybody will take, but it is judged
-            # like any other.
-            begun = b"".join(parts)
-            parts = [begun]
+        begun = b""
+        args: list[bytes] = []
+        start = count = 0
+        # The first chunk has what is before the workload, or the one behind a lonely header. Longer
+        # arguments than that are nobody's, but such a packet is judged like any other.
+        for count in (1, 2, len(parts)):
+            begun = b"".join(parts[:count])
             args, start = _split(begun, splits)
-        parts[0] = memoryview(begun)[start:]
-        if strip and splits == 0 and not parts[-1][-1]:
-            parts[-1] = memoryview(parts[-1])[:-1]
-        args.append(b"".join(parts))
+            if len(args) == splits:
+                break
+        last = parts[count:]
+        if start < len(begun) or not last:
+            last.insert(0, memoryview(begun)[start:])
+        if strip and splits == 0 and not last[-1][-1]:
+            last[-1] = memoryview(last[-1])[:-1]
+        # No copy is made of a single chunk.
+        args.append(b"".join(last))
         return args
 
 
@@ -212,6 +212,7 @@ class Decoder:
         "_magic",
         "_need",
         "_pos",
+        "expects_large",
         "max_line",
         "max_packet",
         "max_submission",
@@ -230,6 +231,30 @@ class Decoder:
         self._pos = 0
         self._large: _Gathered | _Skipped | None = None
         self._need = 0
+        self.expects_large = 0
+        """Not 0 while a large packet is gathered, and for a while after one: so many chunks may
+        begin with something else until none is expected any more."""
+
+    def start_of_large(self, peeked: bytes) -> int:
+        """How much to read by itself of what came, so that the workload of a large packet comes in
+        chunks of its own: a single one is not even copied.
+
+        Args:
+            peeked: what has come, or the first thousands of bytes of it, while nothing is buffered.
+
+        Returns:
+            Bytes; 0 if it begins with something else.
+        """
+        if len(peeked) >= HEADER_SIZE:
+            found, number, size = _unpack(peeked, 0)
+            if found == self._magic and size > _LARGE and number < len(self.rows):
+                row = self.rows[number]
+                if row is not None and row[0] > 0:
+                    args, start = _split(peeked, row[0])
+                    if len(args) == row[0]:
+                        return start
+        self.expects_large = max(self.expects_large - 1, 0)
+        return 0
 
     @property
     def wanted(self) -> int:
@@ -326,6 +351,7 @@ class Decoder:
                             self._large = _Skipped(end - pos, self._need)
                         else:
                             self._large = _Gathered(buf[pos:])
+                        self.expects_large = _LATELY
                         self._buf = b""
                         self._pos = 0
                     return False
