@@ -25,9 +25,10 @@ COMPILED = (
     *(f"protocol/{name}" for name in ("connection", "server")),
     *("broker/assignments", "broker/broker", "broker/functions", "broker/jobs", "broker/outcomes"),
     *("broker/peers", "broker/quotas", "broker/registry", "broker/steering", "broker/timers"),
-    "broker/wakeups",
+    *("broker/schedules", "broker/wakeups"),
     *("engine/arriving", "engine/engine", "engine/entering", "engine/gate", "engine/guarded"),
-    *("engine/handles", "engine/session"),
+    *("engine/handles", "engine/reads", "engine/scheduler", "engine/session", "engine/shelves"),
+    "security/layer",
     "runtime/hub",
 )
 """The modules that are compiled, together with each base class of what is in them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 COMPILED: Final = not __file__.endswith(".py")
 """Whether this is trigear as a C compiler made it; hatch_build.py says of which modules."""
+
+NEVER: Final = math.inf
+"""A time that does not come."""
 
 Thing = TypeVar("Thing")
 
@@ -188,6 +192,9 @@ class JobEnd(enum.Enum):
     EXPIRED = "expired in the queue"
     DROPPED = "dropped with its function"
     NOT_STORED = "not stored"
+
+    # By identity: Enum's own is a method in Python, and each job that ends is counted twice.
+    __hash__ = object.__hash__
 
 
 class CloseReason(enum.Enum):

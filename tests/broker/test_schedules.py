@@ -19,8 +19,8 @@ from trigear.broker.schedules import (
     Schedules,
     distinction,
 )
-from trigear.broker.timing import NEVER, timing_of
-from trigear.model import JobEnd, Now, Priority
+from trigear.broker.timing import timing_of
+from trigear.model import NEVER, JobEnd, Now, Priority
 
 WALL = START.wall
 

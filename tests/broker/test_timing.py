@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.broker.plain_cron import changes, due_minutes
-from trigear.broker.timing import NEVER, Cron, show_in, timing_of
+from trigear.broker.timing import Cron, show_in, timing_of
+from trigear.model import NEVER
 
 ZONES = {
     "Europe/Berlin": 2025,

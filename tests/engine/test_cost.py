@@ -17,9 +17,9 @@ BUDGET = {
     # Per job: calls, and instructions of Python 3.11 (other versions count them differently).
     "background": (22.2, 499),
     "background, durable": (58.0, 946),
-    "drain": (52.0, 899),
-    "foreground": (88.3, 1538),
-    "foreground, quotas": (99.4, 1682),
+    "drain": (48.0, 887),
+    "foreground": (84.3, 1526),
+    "foreground, quotas": (95.3, 1670),
 }
 INSTRUCTIONS_OF = (3, 11)
 

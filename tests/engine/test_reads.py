@@ -64,6 +64,7 @@ def test_those_who_ask_for_the_same_share_it(desk):
     assert desk.heard == [(b"1", "one", "")] * 2
 
 
+@pytest.mark.pure
 def test_a_fetch_has_its_limits_and_tenants_take_turns(desk, monkeypatch):
     monkeypatch.setattr(reads, "FETCH_KEYS", 3)
     monkeypatch.setattr(reads, "FETCH_BYTES", 100)

@@ -495,6 +495,7 @@ def test_of_a_result_that_is_too_large_alone_the_outcome_is_kept(caplog):
     assert line.startswith("function f: a result is larger than all of them may be together;")
 
 
+@pytest.mark.pure
 def test_a_bound_that_became_tighter_counts_from_the_next_start_some_at_a_time(
     storing, monkeypatch
 ):

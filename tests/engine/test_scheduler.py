@@ -127,6 +127,7 @@ def test_while_the_store_does_not_answer_no_runs_are_made(shop):
     assert shop.work_off() == [b"w"]
 
 
+@pytest.mark.pure
 def test_no_more_runs_are_under_way_than_fit_into_a_batch(shop, monkeypatch):
     monkeypatch.setattr(scheduler, "RUNS_AT_ONCE", 3)
     for number in range(8):

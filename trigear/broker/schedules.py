@@ -25,12 +25,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from trigear.broker.timers import Timers
-from trigear.broker.timing import NEVER
+from trigear.broker.timing import Timing  # noqa: TC001 - a field's type, which mypyc wants
+from trigear.model import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trigear.broker.timing import Timing
     from trigear.model import Now
 
 MISSED_SECONDS: Final = 60.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
+from trigear.model import NEVER
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -56,7 +58,7 @@ class Timers:
         while heap and len(heap[0]) == 2:
             heappop(heap)
             self._cancelled -= 1
-        return heap[0][0] if heap else float("inf")
+        return heap[0][0] if heap else NEVER
 
     def run(self, moment: float, *args: object, turn: int = TURN) -> None:
         """Make the calls that are due at ``moment``, in order, with ``args`` behind their own.

@@ -19,12 +19,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 from zoneinfo import ZoneInfo
 
+from trigear.model import NEVER
 from trigear.wire.cron import FIELDS, NICKNAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-NEVER: Final = math.inf
 
 INTERVAL_LIMIT: Final = 10 * 365 * 86400
 """Longest interval, in seconds."""

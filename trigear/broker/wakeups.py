@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from trigear.model import NEVER
+
 if TYPE_CHECKING:
     from trigear.broker.functions import Function
     from trigear.broker.peers import Peer
@@ -87,7 +89,7 @@ class Wakeups:
         sent = self._sent
         while sent and sent[0][1].wake_number != sent[0][2]:
             sent.popleft()
-        return sent[0][0] if sent else float("inf")
+        return sent[0][0] if sent else NEVER
 
     def run(self, now: Now) -> None:
         """Hand on the wake-ups that nobody followed within a second."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from trigear.broker.jobs import Job
 from trigear.engine.dead import place_of, record_of
 from trigear.errors import StoreError, StoreFenced, StoreUnavailable, StoreUnknown
+from trigear.model import NEVER
 from trigear.stores.base import Batch, Forget, Keep, Line, Losses, Record
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Gate:
         self._queues: dict[str, deque[_Entry]] = {}
         self._flying: tuple[Batch, list[tuple[str, _Entry]]] | None = None
         self._number = 0
-        self._deadline = float("inf")
+        self._deadline = NEVER
         self.stalled = False
         self.fenced = False
 
@@ -185,13 +186,13 @@ class Gate:
         assert batch is commit.batch, "one batch at a time"
         if isinstance(error, StoreFenced):
             self.fenced = True
-            self._deadline = float("inf")
+            self._deadline = NEVER
             return
         if isinstance(error, StoreUnknown):
             self.stalled = True
             return
         self._flying = None
-        self._deadline = float("inf")
+        self._deadline = NEVER
         self.stalled = False
         if error is None:
             for _, (_, who) in taken:
@@ -213,7 +214,7 @@ class Gate:
 
     def next_deadline(self) -> float:
         """When the store counts as stalled."""
-        return float("inf") if self.stalled else self._deadline
+        return NEVER if self.stalled else self._deadline
 
     def tick(self, now: Now) -> None:
         if self._flying is not None and now.monotonic >= self._deadline:

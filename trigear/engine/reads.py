@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from trigear.model import NEVER
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
@@ -147,11 +149,11 @@ class Reads:
         """When somebody will have waited too long."""
         # Nearly always; asked after every pass.
         if (not self._queues and self._flying is None) or self.stalled:
-            return float("inf")
+            return NEVER
         waiting = [queue[0].deadline for queue in self._queues.values()]
         if self._flying is not None:
             waiting.append(self._flying[1][0].deadline)
-        return min(waiting, default=float("inf"))
+        return min(waiting, default=NEVER)
 
     def tick(self, now: Now) -> None:
         """Tell those who have waited too long, and then everybody, that the store is stalled."""

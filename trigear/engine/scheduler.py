@@ -21,18 +21,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from trigear.broker.broker import WALL_CHECK, OverQuota, QueueFull
+from trigear.broker.jobs import Job  # noqa: TC001 - a field's type, which mypyc wants
 from trigear.broker.schedules import MISSED_SECONDS, Key, Missed, Schedule, distinction
-from trigear.broker.timing import NEVER, Timing, timing_of
+from trigear.broker.timing import Timing, timing_of
 from trigear.engine.gate import Together, line_of
 from trigear.engine.records import Kind
 from trigear.engine.refusals import FULL, over
-from trigear.model import Now, Priority, counted
+from trigear.model import NEVER, Now, Priority, counted
 from trigear.stores.base import Erase, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from trigear.broker.jobs import Job
     from trigear.broker.schedules import Schedules
     from trigear.engine.engine import Engine
     from trigear.stores.base import Line

@@ -8,10 +8,10 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from trigear.broker.broker import OverQuota
 from trigear.broker.schedules import Missed, Schedule
-from trigear.broker.timing import NEVER, timing_of
+from trigear.broker.timing import timing_of
 from trigear.engine.refusals import STALLED, STOPPING, over
 from trigear.engine.scheduler import Order, Refusal
-from trigear.model import FUNCTION_LIMIT, UNIQUE_LIMIT, Priority, printable
+from trigear.model import FUNCTION_LIMIT, NEVER, UNIQUE_LIMIT, Priority, printable
 from trigear.wire.codec import response
 from trigear.wire.commands import OK, err, ok, shown, table
 from trigear.wire.cron import cron_of_packet

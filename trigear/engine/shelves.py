@@ -20,7 +20,7 @@ from trigear.broker.timers import Timers
 from trigear.engine.finding import STATE_WORDS, Finding
 from trigear.engine.gate import Together
 from trigear.engine.records import Kind
-from trigear.model import JobEnd, counted, printable
+from trigear.model import NEVER, JobEnd, counted, printable
 from trigear.stores.base import Erase, Forget, Record
 
 if TYPE_CHECKING:
@@ -394,7 +394,7 @@ class Shelves:
         if self._unsettled:
             return 0.0
         if not self._expiry:
-            return float("inf")
+            return NEVER
         looked = self._looked
         wait = min(self._expiry.next() - looked.wall, LOOK_SECONDS)
         return looked.monotonic + max(wait, 0.0)

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trigear.model import CloseReason
+from trigear.model import NEVER, CloseReason
 from trigear.runtime.clock import now
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Hub:
         self._again: list[Link] = []
         self._heavy: OrderedDict[str, deque[Link]] = OrderedDict()
         self._closing: set[Link] = set()
-        self._close_at = float("inf")
+        self._close_at = NEVER
         self._number = 0
         self._moment = now()
         self._deferred: list[Link] = []
@@ -299,7 +299,7 @@ class Hub:
         if moment >= self._close_at:
             for link in [link for link in self._closing if link.deadline <= moment]:
                 self._close(link)
-            self._close_at = min((link.deadline for link in self._closing), default=float("inf"))
+            self._close_at = min((link.deadline for link in self._closing), default=NEVER)
 
     @property
     def quiet(self) -> bool:
