@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -225,3 +227,34 @@ async def test_damaged_queues_end_the_hub(monkeypatch: pytest.MonkeyPatch) -> No
         await room.hub.run()
     room.hub.close_all(CloseReason.SHUTDOWN)
     assert await wire.is_over()
+
+
+async def test_a_patient_hub_does_not_keep_others_from_opening_the_door() -> None:
+    room = Room()
+    room.hub.patience = 30.0  # longer than this test may take
+    near, far = socket.socketpair()
+    far.settimeout(10)
+    with trio.socket.socket() as listener, far:
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        door = listener.getsockname()
+        room.hub.watch(listener._sock)  # type: ignore[attr-defined]
+        room.hub.add(near, "127.0.0.1")
+
+        def visit() -> None:
+            # Its echo is there: the hub expects more, and waits for it.
+            far.sendall(packet("ECHO_REQ", b"x"))
+            far.recv(100)
+            socket.create_connection(door, 10).close()
+
+        guest = threading.Thread(target=visit)
+        guest.start()
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(room.hub.run)
+                visitor, _ = await listener.accept()
+                visitor.close()
+                guest.join()
+                nursery.cancel_scope.cancel()
+        room.hub.unwatch(listener._sock)  # type: ignore[attr-defined]
+    room.hub.close_all(CloseReason.SHUTDOWN)

@@ -12,7 +12,8 @@ for that instance to become readable. Each round of :meth:`Hub.run`:
 3. serve the heavy connections for at most ``SLICE`` seconds in all, in turn over the tenants and
    then over a tenant's connections;
 4. flush every connection that was touched, with one send each;
-5. let other tasks run whenever ``SLICE`` seconds have passed since they last could.
+5. let other tasks run whenever ``SLICE`` seconds have passed since they last could, or somebody
+   wants to be let in.
 
 Patience. Going to sleep in Trio and being woken costs several system calls and a pass of its
 scheduler, as much as handling a packet. A program that is nothing but a server may be patient:
@@ -178,6 +179,8 @@ class Hub:
         self.channel_of: Callable[[socket.socket, str, TlsLayer | None], Channel | None]
         self.channel_of = lambda sock, address, layer: None
         """What is known of a connection without asking, where that matters."""
+        self._doors: set[int] = set()
+        """Descriptors of sockets on which others wait for connections."""
         self.patience = 0.0
         """Seconds to wait for more, before other tasks are let run, when events came just now."""
 
@@ -330,6 +333,17 @@ class Hub:
         self._epoll.close()
         os.close(self._nudge)
 
+    def watch(self, listener: socket.socket) -> None:
+        """Let other tasks run as soon as somebody is at a door, which is theirs to open: a patient
+        hub would keep them from it."""
+        self._doors.add(listener.fileno())
+        self._epoll.register(listener.fileno(), select.EPOLLIN | select.EPOLLET)
+
+    def unwatch(self, listener: socket.socket) -> None:
+        """The door is about to be closed."""
+        self._doors.discard(listener.fileno())
+        self._epoll.unregister(listener.fileno())
+
     # The loop
 
     def nudge(self) -> None:
@@ -355,6 +369,7 @@ class Hub:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 last = _perf()
                 events = poll(0, EVENTS)
+            knocked = False
             self._moment = now()
             self._room = READ_ROUND
             if self._deferred:
@@ -362,6 +377,7 @@ class Hub:
             for fd, mask in events:
                 link = links.get(fd)
                 if link is None:
+                    knocked = knocked or fd in self._doors
                     continue
                 if mask & select.EPOLLOUT and link.writing:
                     self._push(link)
@@ -383,7 +399,7 @@ class Hub:
                 self._serve_heavy(engine)
             self.flush()
             patience = self.patience
-            if _perf() - last > SLICE:
+            if knocked or _perf() - last > SLICE:
                 await trio.lowlevel.checkpoint()
                 last = _perf()
 

@@ -327,7 +327,7 @@ async def _serve(
             if tls:
                 nursery.start_soon(mind_the_ends, tls)
             nursery.start_soon(drain)
-            nursery.start_soon(_listen, acceptors, sockets, listening)
+            nursery.start_soon(_listen, acceptors, sockets, hub, listening)
             task_status.started(server)
             await server.stopped.wait()
             listening.cancel()
@@ -463,13 +463,20 @@ class _Timer:
 
 
 async def _listen(
-    acceptors: Sequence[Acceptor], sockets: Sequence[socket.socket], scope: trio.CancelScope
+    acceptors: Sequence[Acceptor],
+    sockets: Sequence[socket.socket],
+    hub: Hub,
+    scope: trio.CancelScope,
 ) -> None:
     """Accept connections until the scope is cancelled; then the sockets are closed."""
+    for sock in sockets:
+        hub.watch(sock)
     with scope:
         async with trio.open_nursery() as nursery:
             for acceptor in acceptors:
                 nursery.start_soon(acceptor.run, nursery)
+    for sock in sockets:
+        hub.unwatch(sock)
     _close_listeners(sockets)
 
 
