@@ -124,12 +124,13 @@ def interop(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure trigear beside other servers. Arguments go to benchmarks/suite.py.
+    """Measure trigear, compiled, beside other servers. Arguments go to benchmarks/suite.py.
 
     `-- run` measures what is asked for instead of the whole list, `-- handlers` workers beside
-    those of others; what follows goes to benchmarks/run.py or benchmarks/handlers.py.
+    those of others; what follows goes to benchmarks/run.py or benchmarks/handlers.py. With
+    TRIGEAR_COMPILE=0 in the environment it is the pure one.
     """
-    session.install(".[bench]")
+    session.install(".[bench]", env={"TRIGEAR_COMPILE": os.environ.get("TRIGEAR_COMPILE", "1")})
     program, arguments = "suite", session.posargs
     if arguments and arguments[0] in {"run", "handlers"}:
         program, *arguments = arguments

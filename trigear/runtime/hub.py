@@ -398,7 +398,7 @@ class Hub:
             if self._heavy:
                 self._serve_heavy(engine)
             self.flush()
-            patience = self.patience
+            patience = 0.0 if knocked else self.patience
             if knocked or _perf() - last > SLICE:
                 await trio.lowlevel.checkpoint()
                 last = _perf()

@@ -97,8 +97,9 @@ class TlsLayer:
         try:
             # Looked at before: to be told that there is nothing costs an exception. OpenSSL itself
             # holds on to what is no whole record yet, and to opened bytes that were not asked for.
-            while self._incoming.pending or self.tls.pending():
-                piece = self.tls.read(_PIECE)
+            while size := self._incoming.pending or self.tls.pending():
+                # Sealed bytes are more than what is in them: no more memory than needed.
+                piece = self.tls.read(min(size, _PIECE))
                 if not piece:
                     self.over = True
                     break
