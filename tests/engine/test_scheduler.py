@@ -412,6 +412,23 @@ def test_steps_of_one_schedule_take_turns(shop):
     assert shop.schedule(first).workload == b"3"
 
 
+@pytest.mark.parametrize(
+    ("step", "answer"),
+    [
+        (b"pause", b"OK"),
+        (b"remove", b"ERR UNKNOWN_SCHEDULE No+schedule+has+this+handle+or+unique"),
+    ],
+)
+def test_any_number_of_steps_may_wait_for_one_that_is_written(shop, step, answer):
+    handle = daily(shop)
+    steps = 2_000
+    assert shop.tell(b"schedule %s %s\n" % (step, handle) * steps) == b""
+    shop.write()
+    first, *others = shop.heard().splitlines()
+    assert first == b"OK"
+    assert others == [answer] * (steps - 1)
+
+
 def test_a_schedule_that_was_not_stored_is_not_there(shop):
     shop.tell(b"schedule add f @daily\n")
     shop.take()

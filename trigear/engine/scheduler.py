@@ -123,6 +123,8 @@ class Scheduler:
         self._mint = mint
         self._steps: dict[Key, deque[tuple[Change, Asker | None]]] = {}
         """Steps of schedules by their keys. The first one of each is being written."""
+        self._turns: deque[Key] | None = None
+        """Whose next step is to be begun, while somebody sees to that."""
         self._flying = 0
         """Runs on their way to the store."""
         self._missed = self._made_up = 0
@@ -406,7 +408,11 @@ class Scheduler:
             flight.asker.refused(Refusal("QUEUE_ERROR", "The schedule could not be stored"))
 
     def _end(self, key: Key, after: Schedule | None, now: Now, at: float | None = None) -> None:
-        """A step is over: leave the schedule like this, and take the next step."""
+        """A step is over: leave the schedule like this, and take the next step.
+
+        Any number of steps may wait, and each may be over at once. So the next one is begun by
+        whoever began this one, or else they would pile up on the stack.
+        """
         book = self._book(key)
         if after is not None:
             book.put(after.follow(now), at)
@@ -414,10 +420,17 @@ class Scheduler:
             book.drop(key)
         steps = self._steps[key]
         steps.popleft()
-        if steps:
-            self._begin(key, now)
-        else:
+        if not steps:
             del self._steps[key]
+        elif self._turns is not None:
+            self._turns.append(key)
+        else:
+            self._turns = turns = deque([key])
+            try:
+                while turns:
+                    self._begin(turns.popleft(), now)
+            finally:
+                self._turns = None
 
     # The store
 
