@@ -85,8 +85,17 @@ class CompileHook(BuildHookInterface[Any]):
         if version == "editable":
             raise SystemExit("TRIGEAR_COMPILE=1 makes no editable installation: leave out -e")
         self._folder = tempfile.mkdtemp(prefix="trigear-compile-")
-        folder = Path(self._folder)
-        shutil.copytree(Path(self.root) / "trigear", folder / "trigear")
+        try:
+            self._compile(Path(self._folder), build_data)
+        except BaseException:
+            # Nobody calls finalize() then.
+            shutil.rmtree(self._folder)
+            raise
+
+    def _compile(self, folder: Path, build_data: dict[str, Any]) -> None:
+        """As :meth:`initialize`, in this folder."""
+        leftovers = shutil.ignore_patterns("__pycache__", "*.so")
+        shutil.copytree(Path(self.root) / "trigear", folder / "trigear", ignore=leftovers)
         (folder / "setup.py").write_text(
             SETUP.format(level=os.environ.get("TRIGEAR_COMPILE_LEVEL", "3"))
         )

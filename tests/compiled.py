@@ -15,7 +15,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BESIDE = ("tests", "benchmarks", "certs-dev", "docs", "README.md", "noxfile.py", "pyproject.toml")
+BESIDE = (
+    *("tests", "benchmarks", "certs-dev", "docs"),
+    *("README.md", "hatch_build.py", "noxfile.py", "pyproject.toml"),
+)
 ROOMS = ("wire", "protocol", "broker", "engine", "runtime")
 CHECK = "import sys; from trigear.model import COMPILED; sys.exit(not COMPILED)"
 
