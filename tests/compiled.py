@@ -16,8 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BESIDE = (
-    *("tests", "benchmarks", "certs-dev", "docs"),
-    *("README.md", "hatch_build.py", "noxfile.py", "pyproject.toml"),
+    *(".ci", "tests", "benchmarks", "certs-dev", "docs"),
+    *("CHANGELOG.md", "LICENSE", "README.md", "hatch_build.py", "noxfile.py", "pyproject.toml"),
 )
 ROOMS = ("wire", "protocol", "broker", "engine", "runtime")
 CHECK = "import sys; from trigear.model import COMPILED; sys.exit(not COMPILED)"
@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> int:
     """Returns pytest's exit status, or 1 if it did not come that far."""
     with tempfile.TemporaryDirectory(prefix="trigear-compiled-") as name:
         folder = Path(name)
+        # Some tests run what was built as another user.
+        folder.chmod(0o755)
         environment = os.environ | {"TRIGEAR_COMPILE": "1"}
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
         build = [*pip, "wheel", "--no-deps", "--wheel-dir", str(folder / "wheels"), str(ROOT)]

@@ -6,8 +6,6 @@ import tempfile
 
 import pytest
 
-pytest.importorskip("hatchling", reason="hatchling, which builds the package, is not installed")
-
 from hatch_build import CompileHook
 
 

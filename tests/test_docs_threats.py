@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import trigear
 from tests.security.defences import DEFENCES, ROOT
 
+PACKAGE = Path(trigear.__file__).parent
 PAGE = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
 COUNT = 44
 
@@ -40,7 +42,7 @@ def test_the_last_column_names_tests_that_exist_and_nothing_else() -> None:
 def test_each_defence_is_there_to_be_taken_out_and_so_are_its_tests() -> None:
     for defence in DEFENCES:
         assert 1 <= int(defence.threat.removeprefix("T")) <= COUNT, defence.what
-        source = (ROOT / "trigear" / defence.file).read_text(encoding="utf-8")
+        source = (PACKAGE / defence.file).read_text(encoding="utf-8")
         assert source.count(defence.old) == 1, defence.what
         for test in defence.tests:
             file, _, name = test.partition("::")

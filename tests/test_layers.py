@@ -20,7 +20,7 @@ import trigear
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGE = Path(__file__).parent.parent / "trigear"
+PACKAGE = Path(trigear.__file__).parent
 
 # Room -> floor. A room is the first name below `trigear`; the two modules of floor 0 share one.
 FLOORS = {

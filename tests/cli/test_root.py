@@ -17,23 +17,26 @@ from trigear.cli import main
 from trigear.cli.report import Failure, Status, line_for, status_of
 from trigear.cli.root import COMMANDS, run, trigear_command
 from trigear.errors import ConfigError, ConnectionLost, Refused, StoreError, TrigearInternalError
+from trigear.model import COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.cli.conftest import Said
 
+VERSION = f"trigear {package.__version__}{' (compiled)' if COMPILED else ''}\n"
+
 
 def test_version_is_the_package_version(trigear: Callable[..., Said]) -> None:
     said = trigear("--version")
-    assert (said.status, said.out) == (0, f"trigear {package.__version__}\n")
+    assert (said.status, said.out) == (0, VERSION)
 
 
 def test_module_runs_like_the_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "trigear", "--version"], capture_output=True, text=True, check=True
     )
-    assert done.stdout == f"trigear {package.__version__}\n"
+    assert done.stdout == VERSION
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -18,6 +18,7 @@ import pytest
 
 import trigear as package
 from tests.cli.conftest import GEARMAND, PATIENCE, TRIGEAR, ask
+from trigear.model import COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +62,8 @@ def fails(*command: str, cwd: Path | None = None) -> tuple[int, str]:
 def test_server_says_what_it_is_and_where(start: Callable[..., Running]) -> None:
     server = start(*SERVER)
     line = server.lines[-1]
-    assert f"trigear {package.__version__} listening on 127.0.0.1:" in line
+    compiled = " (compiled)" if COMPILED else ""
+    assert f"trigear {package.__version__}{compiled} listening on 127.0.0.1:" in line
     assert "store: memory (queued jobs do not survive a stop)" in line
     assert line.rstrip().endswith(f"; pid {server.process.pid}")
 
