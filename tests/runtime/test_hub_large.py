@@ -72,6 +72,7 @@ async def test_a_workload_is_read_apart_from_what_is_before_it_once_they_are_lar
     assert third[-2:] == [(hub.PEEK, True), (hub.READ_SIZE, False)]
 
 
+@pytest.mark.pure
 async def test_large_packets_of_many_are_read_in_turn_and_nobody_waits_for_all_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -97,6 +98,7 @@ async def test_large_packets_of_many_are_read_in_turn_and_nobody_waits_for_all_o
     assert second[0] < last - len(names)
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("half", [False, True], ids=["gone", "silent"])
 async def test_who_leaves_while_it_waits_for_its_turn_is_noticed(
     half: bool, monkeypatch: pytest.MonkeyPatch
