@@ -90,7 +90,7 @@ def test_a_running_job_that_its_worker_knows_nothing_of_is_found(scene):
 
 def test_a_job_that_its_unique_does_not_lead_to_is_found(scene):
     job = scene.running
-    del job.function.uniques[b"u"]
+    job.function.uniques.remove(b"u")
     assert faults(scene) == [f"{job!r} cannot be found by its unique"]
 
 

@@ -242,8 +242,8 @@ def test_partitions_keep_books_and_counters_of_their_own():
     client, worker = world.connect(), world.worker(b"f", b"g")
     first, second = client.submit(b"f"), client.submit(b"g")
     assert first.function.partition is not second.function.partition
-    assert first.function.jobs == {first.handle: first}
-    assert second.function.jobs == {second.handle: second}
+    assert list(first.function.jobs.values()) == [first]
+    assert list(second.function.jobs.values()) == [second]
     worker.grab_all()
     assert first.function.partition.ended[JobEnd.COMPLETED] == 1
     assert second.function.partition.ended[JobEnd.COMPLETED] == 1

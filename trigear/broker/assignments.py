@@ -578,9 +578,9 @@ class Assignments:
         job.state = ENDED
         if state == QUEUED:
             function.discard(job)
-        del function.jobs[handle]
+        function.jobs.remove(handle)
         if job.key is not None:
-            del function.uniques[job.key]
+            function.uniques.remove(job.key)
         for peer in job.waiters:
             peer.waiting.pop(job, None)
         job.waiters = []

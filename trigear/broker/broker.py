@@ -132,9 +132,9 @@ class Broker(Registry):
         job = Job(
             function, handle, unique, key, workload, priority, background, due, now.wall, reducer
         )
-        function.jobs[handle] = job
+        function.jobs.add(handle, job)
         if key is not None:
-            function.uniques[key] = job
+            function.uniques.add(key, job)
         if background:
             if self._keeper is not None:
                 self._seq = job.seq = self._seq + 1
@@ -177,9 +177,9 @@ class Broker(Registry):
             tenant.allowance.admit(len(workload) + len(name) + len(unique))
         handle = self._mint(tenant.name, name, unique)
         job = Job(function, handle, unique, key, workload, priority, True, 0.0, now.wall, b"")
-        function.jobs[handle] = job
+        function.jobs.add(handle, job)
         if key is not None:
-            function.uniques[key] = job
+            function.uniques.add(key, job)
         self._seq = job.seq = self._seq + 1
         function.pending += 1
         job.gate = []
@@ -215,16 +215,16 @@ class Broker(Registry):
         if tenant.job(handle) is not None:
             return None
         key = key_of(unique, workload) if unique else None
-        if key in function.uniques:
+        if key is not None and key in function.uniques:
             key = None
         job = Job(function, handle, unique, key, workload, priority, True, due, submitted, reducer)
         job.seq = job.record = sequence
         job.losses = losses
         if tenant.allowance is not None:
             tenant.allowance.charge(size_of(job))
-        function.jobs[handle] = job
+        function.jobs.add(handle, job)
         if key is not None:
-            function.uniques[key] = job
+            function.uniques.add(key, job)
         self._enter(job, now)
         return job
 
@@ -237,9 +237,9 @@ class Broker(Registry):
         function = job.function
         if function.tenant.allowance is not None:
             function.tenant.allowance.admit(size_of(job))
-        function.jobs[job.handle] = job
+        function.jobs.add(job.handle, job)
         if job.key is not None:
-            function.uniques[job.key] = job
+            function.uniques.add(job.key, job)
         if self._keeper is None:
             self._enter(job, now)
         else:

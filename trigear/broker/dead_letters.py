@@ -74,7 +74,7 @@ class DeadLetters:
         function = broker.wanted_function(broker.tenant(letter.tenant), letter.function)
         unique, workload = letter.unique, letter.workload
         key = key_of(unique, workload) if unique else None
-        if key in function.uniques:
+        if key is not None and key in function.uniques:
             key = None
         job = Job(
             *(function, letter.handle, unique, key, workload, letter.priority, True),

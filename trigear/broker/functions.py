@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
+from trigear.broker.books import Book
 from trigear.broker.jobs import PARKED, QUEUED, Job
 from trigear.broker.outcomes import OUTCOMES, Outcomes
 from trigear.broker.schedules import Schedules
@@ -165,7 +166,7 @@ class Tenant:
         self.outcomes = Outcomes(outcomes)
         """What became of its last jobs."""
         self.functions: dict[bytes, Function] = {}
-        self.books: dict[int, dict[bytes, Job]] = {}
+        self.books: dict[int, Book] = {}
         """Jobs by handle, one book per partition."""
         self.ready: dict[Function, None] = {}
         """Functions with jobs in their queues that are not paused."""
@@ -220,9 +221,9 @@ class Function:
         self.name = name
         self.rules = rules
         self.outcomes = tenant.outcomes
-        self.jobs = tenant.books.setdefault(partition.number, {})
+        self.jobs = tenant.books.setdefault(partition.number, Book())
         """By handle; shared with the tenant's other functions in this partition."""
-        self.uniques: dict[bytes, Job] = {}
+        self.uniques = Book()
         self.queues: tuple[deque[Job], ...] = (deque(), deque(), deque())
         self.late: tuple[list[tuple[int, Job]], ...] = ([], [], [])
         self.husks = 0
