@@ -39,7 +39,7 @@ def test_an_ended_job_is_in_no_book(world):
     assert worker.grab() is job
     worker.complete(job)
     assert (job.state, job.workload) == (ENDED, b"")
-    assert (job.worker, job.timer, job.waiters) == (None, None, [])
+    assert (job.worker, job.timer, len(job.waiters)) == (None, None, 0)
     assert world.status(job) is None
     assert client.peer.waiting == {}
     assert worker.peer.jobs == {}
@@ -270,7 +270,7 @@ def test_a_background_submission_onto_a_background_job_changes_nothing(world):
     client = world.connect()
     job = client.background(unique=b"u")
     assert client.background(unique=b"u") is job
-    assert (job.background, job.waiters) == (True, [])
+    assert (job.background, len(job.waiters)) == (True, 0)
 
 
 # Jobs that wait for their time

@@ -89,10 +89,10 @@ def test_a_job_is_queued_again_when_its_worker_leaves(world):
     client, worker, other = world.connect(), world.worker(), world.worker()
     job = client.submit()
     assert worker.grab() is job
-    job.numerator, job.denominator = 1, 2
+    job.progress = (1, 2)
     worker.leave()
     assert (job.state, job.losses, job.worker) == (QUEUED, 1, None)
-    assert (job.numerator, job.denominator) == (0, 0)
+    assert job.progress == (0, 0)
     assert client.heard == []
     assert other.grab() is job
     other.complete(job)

@@ -60,7 +60,7 @@ def test_a_job_on_its_way_to_the_store_is_wanted():
     job = first.submit(unique=b"u")
     second.background(unique=b"u")
     first.leave()
-    assert (job.background, job.waiters, job.wanted) == (False, [], True)
+    assert (job.background, len(job.waiters), job.wanted) == (False, 0, True)
 
 
 def test_a_job_shows_itself_by_handle_function_and_state():

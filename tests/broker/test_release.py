@@ -63,11 +63,11 @@ def test_a_job_given_back_goes_to_the_end_of_its_queue_and_forgets_its_progress(
     client, worker = world.connect(), world.worker(timeout=8)
     job = client.submit(workload=b"back")
     assert worker.grab() is job
-    job.numerator, job.denominator = 1, 2
+    job.progress = (1, 2)
     client.submit(workload=b"next")
     client.submit(workload=b"urgent", priority=Priority.HIGH)
     release(worker, job, late=late)
-    assert (job.numerator, job.denominator) == (0, 0)
+    assert job.progress == (0, 0)
     assert world.worker().grab_all() == [b"urgent", b"next", b"back"]
 
 

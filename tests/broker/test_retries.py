@@ -186,13 +186,13 @@ def test_a_background_job_that_failed_is_tried_again_and_who_waits_is_told(make)
     job = one.background(unique=b"u")
     assert one.submit(unique=b"u") is one.submit(unique=b"u") is two.submit(unique=b"u") is job
     assert worker.grab() is job
-    job.numerator, job.denominator = 1, 2
+    job.progress = (1, 2)
     assert worker.fail(job) is None
     assert (one.told(job), two.told(job)) == (["fail", "fail"], ["fail"])
-    assert (one.peer.waiting, two.peer.waiting, job.waiters) == ({}, {}, [])
+    assert (one.peer.waiting, two.peer.waiting, len(job.waiters)) == ({}, {}, 0)
     # The first failure waits already: it is no worker that starts again.
     assert (job.state, job.due, job.losses) == (DELAYED, world.now.wall + 4, 1)
-    assert (job.numerator, job.denominator) == (0, 0)
+    assert job.progress == (0, 0)
     one.leave()
     world.pass_time(4)
     assert worker.grab() is job

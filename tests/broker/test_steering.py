@@ -139,10 +139,10 @@ def test_a_running_job_is_taken_from_its_worker_and_counts_no_attempt(durable):
     durable.store_all()
     client.submit(workload=b"next")
     assert worker.grab() is job
-    job.numerator, job.denominator = 1, 2
+    job.progress = (1, 2)
     assert requeue(durable, job)
     assert worker.notices == [(job.handle, "requeued")]
-    assert (job.state, job.losses, job.numerator, job.denominator) == (QUEUED, 0, 0, 0)
+    assert (job.state, job.losses, job.progress) == (QUEUED, 0, (0, 0))
     assert durable.ledger.losses == {}
     assert other.grab_all() == [b"next", b"work"]
 

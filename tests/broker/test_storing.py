@@ -200,7 +200,7 @@ def test_a_client_that_waited_for_a_pending_job_may_leave(durable):
     second.leave()
     durable.store_all()
     assert worker.grab() is job
-    assert job.waiters == []
+    assert not job.waiters
 
 
 # A background submission onto a foreground job

@@ -103,11 +103,11 @@ def test_a_timed_out_job_goes_to_the_end_of_its_queue_and_forgets_its_progress(w
     client, slow, other = world.connect(), world.worker(timeout=8), world.worker()
     job = client.submit(workload=b"slow")
     assert slow.grab() is job
-    job.numerator, job.denominator = 1, 2
+    job.progress = (1, 2)
     client.submit(workload=b"next")
     client.submit(workload=b"urgent", priority=Priority.HIGH)
     world.pass_time(8)
-    assert (job.numerator, job.denominator) == (0, 0)
+    assert job.progress == (0, 0)
     assert other.grab_all() == [b"urgent", b"next", b"slow"]
 
 

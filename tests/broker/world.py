@@ -17,7 +17,7 @@ from trigear.broker.peers import Peer
 from trigear.model import DEFAULT_TENANT, JobEnd, Now, Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trigear.broker.assignments import Keeper
     from trigear.broker.dead import DeadLetter
@@ -164,7 +164,7 @@ class Connection:
         waiters = self.world.broker.finish(self.peer, job.handle, end, self.world.now)
         return self._tell(waiters, job, what)
 
-    def _tell(self, waiters: list[Peer] | Late, job: Job, what: str) -> Late | None:
+    def _tell(self, waiters: Sequence[Peer] | Late, job: Job, what: str) -> Late | None:
         if isinstance(waiters, Late):
             self.world.check()
             return waiters

@@ -1,5 +1,6 @@
 """What does not grow with the size of things: the work of a submission with the number of workers
-that are asleep, the memory of a job with more than its workload."""
+that are asleep, the memory of a job with more than its workload, what it takes to enter a job with
+the number of jobs."""
 
 from __future__ import annotations
 
@@ -92,3 +93,34 @@ def test_a_large_job_in_flight_needs_little_more_memory_than_twice_its_workload(
         tracemalloc.stop()
     assert peak <= 6 * MIB
     assert after < MIB
+
+
+QUEUED = 100_000
+AT_ONCE = 16
+SMALL = 64
+
+
+@pytest.mark.parametrize("unique", [False, True], ids=["without a unique", "with one"])
+def test_a_queued_job_needs_little_more_memory_than_a_few_times_its_workload(
+    unique: bool,
+) -> None:
+    bench = Bench()
+    client = bench.connect()
+    uniques = [b"%036d" % number if unique else b"" for number in range(QUEUED)]
+    # What was made before is not counted, and what a packet was cut from is gone by then.
+    packets = [
+        b"".join(
+            request(SUBMIT_JOB_BG, b"f", one, b"w" * SMALL) for one in uniques[at : at + AT_ONCE]
+        )
+        for at in range(0, QUEUED, AT_ONCE)
+    ]
+    tracemalloc.start()
+    try:
+        for packet in packets:
+            bench.round(client, packet)
+            bench.flush()
+        traced = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert bench.engine.statistics().jobs == QUEUED
+    assert traced / QUEUED <= (560 if unique else 440)

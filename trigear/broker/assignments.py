@@ -21,13 +21,22 @@ import enum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from trigear.broker.dead import NOTE_LIMIT, DeadLetter
-from trigear.broker.jobs import DELAYED, ENDED, PARKED, PENDING, QUEUED, RUNNING, Job
+from trigear.broker.jobs import (
+    DELAYED,
+    ENDED,
+    NO_PROGRESS,
+    PARKED,
+    PENDING,
+    QUEUED,
+    RUNNING,
+    Job,
+)
 from trigear.broker.quotas import size_of
 from trigear.broker.wakeups import Wakeups
 from trigear.model import TERM_SHIFT, JobEnd, Now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from trigear.broker.dead_letters import Told
     from trigear.broker.functions import Function, Partition
@@ -200,7 +209,7 @@ class Assignments:
 
     def finish(
         self, peer: Peer, handle: bytes, end: JobEnd, now: Now, data: bytes = b""
-    ) -> list[Peer] | Late:
+    ) -> Sequence[Peer] | Late:
         """The worker's terminal answer for a job, with the data in it.
 
         Returns:
@@ -222,7 +231,7 @@ class Assignments:
 
     def fail(
         self, peer: Peer, handle: bytes, end: JobEnd, now: Now, text: bytes = b""
-    ) -> list[Peer] | Late:
+    ) -> Sequence[Peer] | Late:
         """The worker's answer that a job failed. One in the background may be tried again, or
         become a dead letter, as its function's rules say; whoever waits for it is told all the same
         and waits no more.
@@ -250,7 +259,7 @@ class Assignments:
         waiters = job.waiters
         for waiter in waiters:
             waiter.waiting.pop(job, None)
-        job.waiters = []
+        job.waiters = ()
         job.note = peer.sink.address, text[:NOTE_LIMIT] or job.note[1]
         if not held:
             del peer.ghosts[handle]
@@ -354,7 +363,7 @@ class Assignments:
         function.haunt(job, peer, until, self._ghost_rests)
         self._owe(peer, job.handle, job, now)
         self._unassign(job)
-        job.numerator = job.denominator = 0
+        job.progress = NO_PROGRESS
 
     @staticmethod
     def _patience_with(peer: Peer, function: Function) -> float:
@@ -400,7 +409,7 @@ class Assignments:
         if job.record and job.gate is None:
             assert self._keeper is not None
             self._keeper.lost(job)
-        job.numerator = job.denominator = 0
+        job.progress = NO_PROGRESS
         if delay:
             self._seq = job.seq = self._seq + 1
             self._delay(job, now)
@@ -583,9 +592,11 @@ class Assignments:
             function.uniques.remove(job.key)
         for peer in job.waiters:
             peer.waiting.pop(job, None)
-        job.waiters = []
-        if job.ghosts is not None:
-            for peer in list(job.ghosts):
+        job.waiters = ()
+        losses = 0
+        if (past := job.past) is not None:
+            losses = past.losses
+            for peer in list(past.ghosts or ()):
                 peer.ghosts[handle] = None
                 function.unghost(job, peer)
         if (allowance := function.tenant.allowance) is not None:
@@ -596,11 +607,11 @@ class Assignments:
         function.ended[end] += 1
         outcomes = function.outcomes
         newest = outcomes.newest
-        newest[handle] = (end, state, job.losses, now.wall, function.name, job.unique)
+        newest[handle] = (end, state, losses, now.wall, function.name, job.unique)
         if len(newest) >= outcomes.piece:
             outcomes.turn()
         if function.rules.keep_results and self._observer.ended(
-            job, end, job.losses + (state == RUNNING), data, now
+            job, end, losses + (state == RUNNING), data, now
         ):
             return
         if job.record:

@@ -142,7 +142,7 @@ class Broker(Registry):
                 self._keep(job)
                 return job
         else:
-            job.waiters.append(peer)
+            job.waiters = [peer]
             peer.waiting[job] = None
         self._enter(job, now)
         return job
@@ -292,7 +292,11 @@ class Broker(Registry):
         if background:
             self._want(job, now)
             return
-        job.waiters.append(peer)
+        waiters = job.waiters
+        if isinstance(waiters, list):
+            waiters.append(peer)
+        else:
+            job.waiters = [peer]
         peer.waiting[job] = None
         self._unpark(job, now)
 
@@ -332,7 +336,7 @@ class Broker(Registry):
         if job is None or peer not in job.waiters:
             return False
         # Not in place: who is being told of the job's end may be going through the list.
-        waiters = job.waiters.copy()
+        waiters = list(job.waiters)
         waiters.remove(peer)
         job.waiters = waiters
         if peer not in waiters:

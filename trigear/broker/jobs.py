@@ -22,6 +22,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trigear.broker.functions import Function
     from trigear.broker.peers import Peer
 
@@ -38,30 +40,42 @@ NO_NOTE: Final = ("", b"")
 """What is known of the last attempt of a job that has had none."""
 
 
+NO_PROGRESS: Final = (0, 0)
+
+
+class Past:
+    """What has happened to a job since it came, which is nothing to most."""
+
+    __slots__ = ("ghosts", "losses", "note", "progress")
+
+    def __init__(self) -> None:
+        self.losses = 0
+        self.progress: tuple[int, int] = NO_PROGRESS
+        self.note: tuple[str, bytes] = NO_NOTE
+        self.ghosts: dict[Peer, list[Any]] | None = None
+
+
 class Job:
     """One job. The broker alone changes it.
 
     ``key`` is what submissions coalesce on (None: this job attracts none). ``waiters`` has one
     entry per foreground submission, so that each gets its own terminal packet. ``seq`` orders the
     queue; a job that is queued again draws a new one. ``due`` (not before) and ``submitted`` are
-    times of the wall clock, 0 for at once and for unknown. ``losses`` counts ended attempts.
-    ``gate`` lists the submissions whose reply waits for the commit of this job's record. ``timer``
-    is the deadline of its assignment while it runs; before, when it is due or expires. ``note`` is
-    what is known of its last attempt: the worker's address, and its last words.
+    times of the wall clock, 0 for at once and for unknown. ``gate`` lists the submissions whose
+    reply waits for the commit of this job's record. ``timer`` is the deadline of its assignment
+    while it runs; before, when it is due or expires.
+
+    There may be millions of them in a queue: what most have no need of takes no room.
     """
 
     __slots__ = (
         "background",
-        "denominator",
         "due",
         "function",
         "gate",
-        "ghosts",
         "handle",
         "key",
-        "losses",
-        "note",
-        "numerator",
+        "past",
         "priority",
         "record",
         "reducer",
@@ -101,18 +115,59 @@ class Job:
         self.state = PENDING
         self.seq = 0
         self.record = 0
-        self.losses = 0
-        self.numerator = 0
-        self.denominator = 0
-        self.note = NO_NOTE
+        self.past: Past | None = None
         self.worker: Peer | None = None
-        self.waiters: list[Peer] = []
+        self.waiters: Sequence[Peer] = ()
         self.timer: list[Any] | None = None
-        self.ghosts: dict[Peer, list[Any]] | None = None
         self.gate: list[tuple[Peer, object]] | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.handle!r} of {self.function.name!r} {STATE_NAMES[self.state]}>"
+
+    def _happened(self) -> Past:
+        past = self.past
+        if past is None:
+            past = self.past = Past()
+        return past
+
+    @property
+    def losses(self) -> int:
+        """How many attempts have ended."""
+        return 0 if self.past is None else self.past.losses
+
+    @losses.setter
+    def losses(self, count: int) -> None:
+        if count or self.past is not None:
+            self._happened().losses = count
+
+    @property
+    def note(self) -> tuple[str, bytes]:
+        """What is known of its last attempt: the worker's address, and its last words."""
+        return NO_NOTE if self.past is None else self.past.note
+
+    @note.setter
+    def note(self, note: tuple[str, bytes]) -> None:
+        self._happened().note = note
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How much of it is done, of how much, as its worker says."""
+        return NO_PROGRESS if self.past is None else self.past.progress
+
+    @progress.setter
+    def progress(self, progress: tuple[int, int]) -> None:
+        if progress[0] or progress[1] or self.past is not None:
+            self._happened().progress = progress
+
+    @property
+    def ghosts(self) -> dict[Peer, list[Any]] | None:
+        """The connections to which it is not offered, with the timers that end that."""
+        return None if self.past is None else self.past.ghosts
+
+    @ghosts.setter
+    def ghosts(self, ghosts: dict[Peer, list[Any]] | None) -> None:
+        if ghosts is not None or self.past is not None:
+            self._happened().ghosts = ghosts
 
     @property
     def since(self) -> float:

@@ -213,8 +213,8 @@ def _show_job(engine: Engine, session: Session, args: Sequence[bytes]) -> bytes:
         (b"size", len(job.workload)),
         (b"attempts", job.losses + (job.state == RUNNING)),
         (b"losses", job.losses),
-        (b"numerator", job.numerator),
-        (b"denominator", job.denominator),
+        (b"numerator", job.progress[0]),
+        (b"denominator", job.progress[1]),
     ]
     now = engine.now
     if job.state == DELAYED:

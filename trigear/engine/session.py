@@ -55,6 +55,8 @@ from trigear.wire.packets import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trigear.engine.engine import Engine
 
 log: Final = logging.getLogger("trigear.engine")
@@ -544,8 +546,10 @@ class Session(ServerConnection):
     def on_work_status(self, handle: bytes, numerator: bytes, denominator: bytes) -> None:
         job = self._job_held(handle, _NOT_MINE)
         if job is not None:
-            job.numerator = min(max(leading_int(numerator), 0), _STATUS_LIMIT)
-            job.denominator = min(max(leading_int(denominator), 0), _STATUS_LIMIT)
+            job.progress = (
+                min(max(leading_int(numerator), 0), _STATUS_LIMIT),
+                min(max(leading_int(denominator), 0), _STATUS_LIMIT),
+            )
             _tell(job.waiters, WORK_STATUS, handle, numerator + b"\0" + denominator)
 
     def _job_held(self, handle: bytes, text: str) -> Job | None:
@@ -616,10 +620,11 @@ def _status_fields(job: Job | None) -> tuple[bytes, bytes, bytes, bytes]:
     if job is None:
         return b"0", b"0", b"0", b"0"
     running = b"1" if job.state == RUNNING else b"0"
-    return b"1", running, b"%d" % job.numerator, b"%d" % job.denominator
+    numerator, denominator = job.progress
+    return b"1", running, b"%d" % numerator, b"%d" % denominator
 
 
-def _tell(waiters: list[Peer], number: int, handle: bytes, data: bytes) -> None:
+def _tell(waiters: Sequence[Peer], number: int, handle: bytes, data: bytes) -> None:
     """Pass a WORK packet on to everybody who waits for the job, one copy per submission."""
     if not waiters:
         return
