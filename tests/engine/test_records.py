@@ -61,6 +61,16 @@ def test_a_record_that_makes_no_sense_is_logged_and_passed_over(entry, why, capl
     )
 
 
+def test_a_record_whose_names_are_none_is_logged_and_passed_over(caplog):
+    engine = engine_with([])
+    entry = SpoiltRecord("thing", b"\xff", "text", None, "key, tenant: not of their kind")
+    engine.restore_records([entry], NOW)
+    assert engine.spoilt == 1
+    assert "thing text of tenant \\xff in the store makes no sense and stays there: key" in (
+        caplog.text
+    )
+
+
 def test_a_record_without_a_tenant_is_nobodys(caplog):
     restored = []
     engine = engine_with(restored)

@@ -60,6 +60,8 @@ def test_a_job_for_later_is_due_when_it_was_to_be():
     ("row", "why"),
     [
         (Spoilt(0, 9, "moths"), "moths"),
+        (Spoilt("text", b"bytes", "moths"), "moths"),
+        (Spoilt(None, 9.5, "moths"), "moths"),
         (job(9, priority=3), "priority 3 does not exist"),
         (job(9, priority=-1), "priority -1 does not exist"),
         (job(9, due=math.inf), "due at inf"),
@@ -86,6 +88,14 @@ def test_a_row_that_is_no_job_is_logged_and_passed_over(row, why, caplog):
     assert why in record.message
     assert engine.statistics().jobs == 2
     assert not engine.has_ticket, "the row stays where it is"
+
+
+def test_a_row_that_is_no_job_is_passed_over_beside_connections_as_well():
+    engine = engine_of_term()
+    engine.expect_jobs()
+    rows = [job(1), Spoilt("text", "text", "moths"), job(5)]
+    assert engine.restore(rows, NOW) == 2
+    assert engine.spoilt == 1
 
 
 def test_many_rows_that_are_no_jobs_do_not_fill_the_log(caplog):

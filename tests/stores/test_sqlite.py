@@ -20,7 +20,7 @@ import pytest
 from tests.stores.places import OWNER, SqlitePlace, content, job, record, records, sequences, write
 from trigear.errors import StoreUnavailable, StoreUnknown, StoreUnusable
 from trigear.stores import lock, sqlite
-from trigear.stores.base import Batch, Forget, Spoilt, SpoiltRecord
+from trigear.stores.base import Batch, Forget, Keep, Spoilt, SpoiltRecord
 from trigear.stores.sqlite import SqliteStore
 from trigear.stores.sqlite_file import APPLICATION_ID
 
@@ -261,6 +261,21 @@ def test_a_row_that_is_no_job_spoils_only_itself(place, change, why):
     assert isinstance(spoilt, Spoilt)
     assert (spoilt.partition, spoilt.sequence) == (0, 2)
     assert why in spoilt.why
+
+
+@pytest.mark.parametrize("column", ["partition", "sequence", "tenant", "function", "uniq"])
+def test_a_row_that_is_no_job_has_no_marker(place, column):
+    store = place.opened()
+    write(store, 1, *(job(number, unique=b"u%d" % number) for number in (1, 2, 3)))
+    store.close()
+    odd = "x'ff'" if column == "tenant" else "'text'"
+    run_sql(place.path, f"UPDATE job SET {column} = {odd} WHERE sequence = 2")
+    store = place.opened()
+    assert [marker.unique for marker in store.markers(None, 10)] == [b"u1", b"u3"]
+    assert [row for row in content(store) if isinstance(row, Keep)] == [
+        job(1, unique=b"u1"),
+        job(3, unique=b"u3"),
+    ]
 
 
 @pytest.mark.parametrize(

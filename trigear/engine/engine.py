@@ -37,6 +37,7 @@ from trigear.engine.statistics import Statistics, statistics_of
 from trigear.engine.views import NOBODY
 from trigear.errors import StoreError, TrigearInternalError
 from trigear.model import DEFAULT_TENANT, TERM_SHIFT, CloseReason, JobEnd, Now, counted, printable
+from trigear.stores.base import Keep
 from trigear.wire.codec import head
 from trigear.wire.packets import JOB_CREATED, name_of
 
@@ -396,7 +397,11 @@ class Engine:
         self.now = now
         jobs = 0
         for row in rows:
-            if self.arriving is not None and row.sequence >> TERM_SHIFT == self._term:
+            if (
+                self.arriving is not None
+                and isinstance(row, Keep)
+                and row.sequence >> TERM_SHIFT == self._term
+            ):
                 # Written since we serve.
                 continue
             why = restore(self.broker, row, now)

@@ -67,8 +67,8 @@ class Kinds:
                 log.error(
                     "%s %s of tenant %s in the store makes no sense and stays there: %s",
                     record.kind,
-                    printable(record.key),
-                    printable(record.tenant.encode()),
+                    _shown(record.key),
+                    _shown(record.tenant),
                     why,
                 )
         return spoilt
@@ -83,9 +83,13 @@ class Kinds:
             self._kinds[record.kind].restore(record, about, now)
         except KeyError as error:
             return f"{error} is missing"
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             return str(error)
         return None
+
+
+def _shown(name: object) -> str:
+    return printable(name if isinstance(name, bytes) else str(name).encode("utf-8", "replace"))
 
 
 def about_of(record: Record) -> Mapping[str, Any]:

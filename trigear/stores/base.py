@@ -18,7 +18,7 @@ one in the store.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,10 +109,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Spoilt:
-    """A row that cannot be read as a job, and why. It stays in the store as it is."""
+    """A row that cannot be read as a job, and why. It stays in the store as it is.
 
-    partition: int
-    sequence: int
+    ``partition`` and ``sequence`` are what stands there, which need not be numbers.
+    """
+
+    partition: Any
+    sequence: Any
     why: str
 
 
@@ -133,12 +136,13 @@ class Marker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SpoiltRecord:
-    """As :class:`Spoilt`, for a record."""
+    """As :class:`Spoilt`, for a record. Neither need ``tenant``, ``key`` and ``partition`` be of
+    their types."""
 
     kind: str
-    tenant: str
-    key: bytes
-    partition: int
+    tenant: Any
+    key: Any
+    partition: Any
     why: str
 
 

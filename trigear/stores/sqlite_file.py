@@ -167,12 +167,16 @@ def jobs_in(
 def markers_in(
     connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int
 ) -> Sequence[Marker]:
-    """A page of markers, as :meth:`trigear.stores.base.Store.markers` says."""
+    """A page of markers, as :meth:`trigear.stores.base.Store.markers` says. Rows that are no jobs
+    have none."""
     behind = "" if after is None else " AND (partition, sequence) > (?, ?)"
     found = connection.execute(
         "SELECT partition, sequence, tenant, function, uniq,"  # noqa: S608
         " CASE WHEN uniq = x'2d' AND typeof(workload) = 'blob' THEN workload ELSE x'' END"
-        f" FROM job WHERE uniq != x''{behind} ORDER BY partition, sequence LIMIT ?",
+        f" FROM job WHERE uniq != x''{behind} AND typeof(uniq) = 'blob'"
+        " AND typeof(function) = 'blob' AND typeof(tenant) = 'text'"
+        " AND typeof(partition) = 'integer' AND typeof(sequence) = 'integer'"
+        " ORDER BY partition, sequence LIMIT ?",
         (*(after or ()), limit),
     ).fetchall()
     return [Marker(*row) for row in found]
