@@ -59,7 +59,7 @@ def wanted() -> bool:
     Raises:
         SystemExit: it is not clear what was asked for.
     """
-    value = os.environ.get("TRIGEAR_COMPILE", "0")
+    value = os.environ.get("TRIGEAR_COMPILE") or "0"
     if value not in ("0", "1"):
         raise SystemExit(f"TRIGEAR_COMPILE={value}: write 1 to compile, 0 or nothing not to")
     return value == "1"

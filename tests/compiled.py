@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,11 +26,13 @@ CHECK = "import sys; from trigear.model import COMPILED; sys.exit(not COMPILED)"
 
 def main(arguments: list[str]) -> int:
     """Returns pytest's exit status, or 1 if it did not come that far."""
-    with tempfile.TemporaryDirectory(prefix="trigear-compiled-") as name:
+    with tempfile.TemporaryDirectory(
+        prefix="trigear-compiled-", ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         # Some tests run what was built as another user.
         folder.chmod(0o755)
-        environment = os.environ | {"TRIGEAR_COMPILE": "1"}
+        environment = os.environ | {"TRIGEAR_COMPILE": "1", "TMPDIR": name}
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
         build = [*pip, "wheel", "--no-deps", "--wheel-dir", str(folder / "wheels"), str(ROOT)]
         if subprocess.run(build, env=environment).returncode:
@@ -58,4 +61,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Who ends this ends what it has started, and nothing stays in the folder for temporary files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main(sys.argv[1:]))

@@ -21,6 +21,16 @@ def test_a_compilation_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize("value", ["", "0"])
+def test_without_being_asked_nothing_is_compiled_and_little_needed(value, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIGEAR_COMPILE", value)
+    hook = CompileHook(str(tmp_path), {}, None, None, str(tmp_path), "wheel")
+    build_data: dict[str, object] = {}
+    hook.initialize("standard", build_data)
+    assert hook.dependencies() == []
+    assert build_data == {}
+
+
 def test_what_is_neither_yes_nor_no_is_no_guess(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIGEAR_COMPILE", "yes")
     hook = CompileHook(str(tmp_path), {}, None, None, str(tmp_path), "wheel")
