@@ -84,7 +84,7 @@ def test_a_row_that_is_no_job_is_logged_and_passed_over(row, why, caplog):
     assert engine.restore([job(1), row, job(5)], NOW) == 2
     assert engine.spoilt == 1
     (record,) = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
-    assert f"row ({row.partition}, {row.sequence}) of the store is no job" in record.message
+    assert f"row ({row.partition!r}, {row.sequence!r}) of the store is no job" in record.message
     assert why in record.message
     assert engine.statistics().jobs == 2
     assert not engine.has_ticket, "the row stays where it is"

@@ -411,7 +411,7 @@ class Engine:
             self._spoilt += 1
             if self._spoilt <= SPOILT_LINES:
                 log.error(
-                    "row (%s, %s) of the store is no job and stays there: %s",
+                    "row (%r, %r) of the store is no job and stays there: %s",
                     row.partition,
                     row.sequence,
                     why,

@@ -106,12 +106,12 @@ class Findings:
         elif isinstance(row, SpoiltRecord):
             self.fault(f"{row.kind} {row.key!r} of tenant {row.tenant}: {row.why}")
         elif isinstance(row, Spoilt):
-            self.fault(f"job ({row.partition}, {row.sequence}): {row.why}")
+            self.fault(f"job ({row.partition!r}, {row.sequence!r}): {row.why}")
         else:
             handle = row.tenant, row.handle
             if handle in self._handles:
                 self.fault(
-                    f"job ({row.partition}, {row.sequence}): another job has the same handle"
+                    f"job ({row.partition!r}, {row.sequence!r}): another job has the same handle"
                 )
             self._handles.add(handle)
             key = row.tenant, row.function
