@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
+import sys
 import time
+from copy import copy
 
 import pytest
 
@@ -31,8 +34,18 @@ class Pair:
         self.server_context = build_server(ServerTLS(certificate=certificate, key=key), time.time())
         self.client_context = build_client(ClientTLS(ca=str(ca)))
         self.client_context.minimum_version = self.client_context.maximum_version = version
+        self.begin()
+
+    def begin(self):
         self.client = TlsLayer(self.client_context, "localhost")
         self.server = TlsLayer(self.server_context)
+
+    def another(self):
+        """One more conversation, past its handshake."""
+        other = copy(self)
+        other.begin()
+        other.shake_hands()
+        return other
 
     def shake_hands(self, *behind):
         """The handshake, until both ends may talk.
@@ -120,3 +133,33 @@ def test_a_broken_record_is_told_of_at_once_and_answered_with_nothing_but_that(p
         pair.server.open(good + bytes(bad))
     with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC"):
         pair.client.open(pair.server.seal([b"this is not said any more"]))
+
+
+MANY_ENDS = """
+import sys
+from pathlib import Path
+from tests.security.test_layer import Pair, VERSIONS
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+def talk(pair, size):
+    for at in range(0, len(sealed := pair.client.seal([bytes(size)])), 65536):
+        pair.server.open(sealed[at : at + 65536])
+
+pair = Pair(Path(sys.argv[1]), VERSIONS["TLSv1.3"]).another()
+talks = [pair.another() for _ in range(40)]
+talk(pair, 1 << 21)
+before = resident()
+for one in talks:
+    talk(one, 1 << 21)
+print((resident() - before) * 4096)
+"""
+
+
+def test_who_has_said_much_once_keeps_no_room_for_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_ENDS, str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < 20 << 20, "bytes of 40 connections on which two mebibytes were said"

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_BLOCK: Final = 1024
+_BLOCK: Final = 256
 _ROUNDS: Final = 6
 _HALF: Final = (1 << 32) - 1
 _LANE: Final = struct.Struct(">I12x")

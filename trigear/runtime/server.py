@@ -67,11 +67,11 @@ DRAIN_LOOK: Final = 0.1
 PATIENCE: Final = 0.001
 """See :mod:`trigear.runtime.hub`; the least that epoll can wait."""
 
-GARBAGE: Final = 10_000
+GARBAGE: Final = 4_000
 """New objects that are worth a collection when the server has nothing else to do."""
 
-GARBAGE_LIMIT: Final = 40_000
-"""New objects that would take too long to look at: about half a microsecond each."""
+GARBAGE_LIMIT: Final = 16_000
+"""New objects that would take too long to look at: about a third of a microsecond each."""
 
 KEPT_MEMORY: Final = 64 << 20
 """Bytes of free memory that the process keeps at most at the end of its heap."""

@@ -18,6 +18,10 @@ _PIECE: Final = 16384
 """Most plain bytes that are taken out at once: those of a record. OpenSSL gives no more, and memory
 for more would be asked for and given back with each record."""
 
+_SEALED: Final = 65536
+"""Most plain bytes that are put in at once: the buffer behind OpenSSL keeps the room that they take
+until the end of the connection."""
+
 
 HANDSHAKE_SECONDS: Final = 20.0
 """How long a server may take for its part of a handshake."""
@@ -117,10 +121,19 @@ class TlsLayer:
         """What has to be sent so that the peer gets these plain bytes, in one piece; on a broken
         connection only what says so."""
         plain = b"".join(pieces)
-        if plain and not self._broken:
-            # Never less than all of it: the buffer behind it takes any number of bytes.
-            self.tls.write(plain)
-        return self._outgoing.read()
+        if self._broken:
+            plain = b""
+        if len(plain) <= _SEALED:
+            if plain:
+                # Never less than all of it: the buffer behind it takes any number of bytes.
+                self.tls.write(plain)
+            return self._outgoing.read()
+        sealed = []
+        view = memoryview(plain)
+        for at in range(0, len(plain), _SEALED):
+            self.tls.write(view[at : at + _SEALED])
+            sealed.append(self._outgoing.read())
+        return b"".join(sealed)
 
     def farewell(self) -> bytes:
         """What has to be sent last, so that the peer knows that nothing was cut off."""
