@@ -67,10 +67,10 @@ DRAIN_LOOK: Final = 0.1
 PATIENCE: Final = 0.001
 """See :mod:`trigear.runtime.hub`; the least that epoll can wait."""
 
-GARBAGE: Final = 4_000
+GARBAGE: Final = 2_000
 """New objects that are worth a collection when the server has nothing else to do."""
 
-GARBAGE_LIMIT: Final = 16_000
+GARBAGE_LIMIT: Final = 8_000
 """New objects that would take too long to look at: about a third of a microsecond each."""
 
 KEPT_MEMORY: Final = 64 << 20
