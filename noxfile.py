@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,9 +61,9 @@ def compiled_beside(session: nox.Session) -> Iterator[None]:
         session.warn("no C compiler: what can be compiled was not tested compiled")
         yield
         return
-    place = Path(session.create_tmp()) / "compiled.log"
+    # Not in a folder of nox's: the temporary files of all tests would be there, in the checkout.
     command = [session.bin + "/python", "-m", "tests.compiled", "-m", "not slow"]
-    with place.open("w+") as output:
+    with tempfile.TemporaryFile("w+") as output:
         beside = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
             yield
