@@ -166,8 +166,7 @@ class Job:
 
     @ghosts.setter
     def ghosts(self, ghosts: dict[Peer, list[Any]] | None) -> None:
-        if ghosts is not None or self.past is not None:
-            self._happened().ghosts = ghosts
+        self._happened().ghosts = ghosts
 
     @property
     def since(self) -> float:
