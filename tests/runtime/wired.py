@@ -125,11 +125,22 @@ def socketpair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair()
 
 
+ROOM = 1 << 17
+"""Bytes that one end of a TCP connection has room for."""
+
+
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection over the loopback: the server's and the other."""
+    """Two ends of a TCP connection over the loopback: the server's and the other.
+
+    What the server sends has little room on the way: left to itself, the system makes as much as
+    it sees fit, some days enough for all that a test sends.
+    """
+    far = socket.socket()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
+        far.connect(listener.getsockname())
         near, _ = listener.accept()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
     return near, far
 
 
