@@ -175,7 +175,11 @@ class Shop:
         self.flying = None
 
     def write(self) -> None:
-        """Have everything written."""
-        while self.take():
-            self.keep()
-            self.answer()
+        """Have everything written, and what had to wait for that done."""
+        while True:
+            while self.take():
+                self.keep()
+                self.answer()
+            if self.engine.scheduler.at_rest:
+                return
+            self.engine.tick(self.now)

@@ -429,6 +429,23 @@ def test_any_number_of_steps_may_wait_for_one_that_is_written(shop, step, answer
     assert others == [answer] * (steps - 1)
 
 
+def test_steps_that_waited_are_taken_a_few_at_a_time(shop):
+    handle = daily(shop)
+    shop.tell(b"schedule pause %s\n" % handle * (scheduler.TURNS * 2 + 2))
+    shop.take()
+    shop.keep()
+    shop.answer()
+    # The one that was written, and the one behind it.
+    assert shop.heard() == b"OK\r\n" * 2
+    for _ in range(2):
+        assert shop.engine.next_deadline() <= shop.now.monotonic
+        assert shop.engine.waits
+        shop.engine.tick(shop.now)
+        assert shop.heard() == b"OK\r\n" * scheduler.TURNS
+    assert not shop.engine.waits
+    assert shop.engine.next_deadline() > shop.now.monotonic
+
+
 def test_a_schedule_that_was_not_stored_is_not_there(shop):
     shop.tell(b"schedule add f @daily\n")
     shop.take()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trigear.model import CloseReason
-from trigear.protocol.server import ServerConnection, Slot, server_rows
+from trigear.protocol.server import PLACE, ServerConnection, Slot, server_rows
 from trigear.wire.codec import request, response
 from trigear.wire.commands import LINE_LIMIT
 from trigear.wire.packets import (
@@ -268,7 +268,7 @@ def test_everything_waits_behind_an_empty_slot_but_noop() -> None:
     connection.send_noop()
     connection.send(b"5")
     assert said(connection) == b"1" + WAKE
-    assert connection.held_size == 2 + len(refusal(b"CODE", b"text"))
+    assert connection.held_size == PLACE + 2 + len(refusal(b"CODE", b"text"))
     touches.clear()
     connection.fill(slot, b"2")
     assert touches == [connection]
@@ -285,9 +285,9 @@ def test_what_is_held_for_a_slot_counts_until_it_is_sent() -> None:
     assert touches == [connection], "who reads must learn that it is time to stop"
     second = connection.reserve(10)
     connection.send(b"12345")
-    assert connection.held_size == 115
+    assert connection.held_size == PLACE * 2 + 115
     connection.fill(second, b"2")
-    assert connection.held_size == 115
+    assert connection.held_size == PLACE * 2 + 115
     connection.fill(first, b"1")
     assert connection.held_size == 0
     assert not connection.waits
@@ -303,7 +303,7 @@ def test_slots_filled_out_of_order_leave_in_order() -> None:
     assert said(connection) == b""
     connection.fill(first, b"1")
     assert said(connection) == b"1-"
-    assert connection.held_size == 0
+    assert connection.held_size == PLACE * 2
     connection.fill(second, b"2")
     assert said(connection) == b"23"
 
@@ -331,7 +331,7 @@ def test_what_is_held_back_is_counted_and_made_known_at_once() -> None:
     connection, touches = connected()
     slot = connection.reserve(1000)
     connection.send(b"held")
-    assert connection.held_size == 1004
+    assert connection.held_size == PLACE + 1004
     assert touches == [connection, connection]
     connection.fill(slot, b"reply")
     assert connection.held_size == 0

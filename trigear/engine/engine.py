@@ -299,9 +299,11 @@ class Engine:
 
     @property
     def waits(self) -> bool:
-        """Whether others are at work for it: its store writes, or reads."""
+        """Whether others are at work for it, its store writes or reads, or something waits for its
+        turn."""
         outside = self.results.outside
-        return self.unwritten or not self.reads.idle or not (outside is None or outside.idle)
+        away = self.unwritten or not self.reads.idle or not (outside is None or outside.idle)
+        return away or not self.scheduler.at_rest
 
     @property
     def has_ticket(self) -> bool:

@@ -89,7 +89,7 @@ class GuardedSession(EnteringSession):
         arrival: how it came, and when.
     """
 
-    __slots__ = ("_acting", "_ends", "_in_force", "_rights", "_used")
+    __slots__ = ("_acting", "_ends", "_in_force", "_rights")
 
     def __init__(
         self,
@@ -103,8 +103,6 @@ class GuardedSession(EnteringSession):
         super().__init__(engine, logins, number, address, channel, arrival)
         self._ends: list[list[Any]] = []
         self._rights = Rights(None)
-        self._used = False
-        """Whether jobs were submitted here, so that the connection is somebody's for good."""
         self._acting: str | None = None
         """The tenant that an operator acts for."""
         known = logins.implicit(channel, arrival.door, engine.now)
@@ -456,25 +454,7 @@ class GuardedSession(EnteringSession):
         """Whether nothing was begun here that belongs to a tenant."""
         peer = self.peer
         at_work = peer.abilities or peer.jobs or peer.waiting or peer.ghosts or peer.choked
-        return not (self._used or at_work)
-
-    def _submit(
-        self,
-        function: bytes,
-        unique: bytes,
-        workload: bytes,
-        priority: int,
-        background: bool,
-        *,
-        due: float = 0.0,
-        reducer: bytes = b"",
-    ) -> None:
-        self._used = True
-        super()._submit(function, unique, workload, priority, background, due=due, reducer=reducer)
-
-    def _schedule(self, function: bytes, unique: bytes, fields: tuple[bytes, ...]) -> None:
-        self._used = True
-        super()._schedule(function, unique, fields)
+        return not (self.used or at_work)
 
     # Text
 

@@ -44,6 +44,9 @@ KIND: Final = "schedule"
 RUNS_AT_ONCE: Final = 2048
 """How many runs may be on their way to the store: as many as fit into one batch."""
 
+TURNS: Final = 64
+"""How many steps that waited for others are begun in one go: what takes milliseconds."""
+
 FULL_SECONDS: Final = 60.0
 STORE_SECONDS: Final = 5.0
 JOIN_SECONDS: Final = 1.0
@@ -123,8 +126,10 @@ class Scheduler:
         self._mint = mint
         self._steps: dict[Key, deque[tuple[Change, Asker | None]]] = {}
         """Steps of schedules by their keys. The first one of each is being written."""
-        self._turns: deque[Key] | None = None
-        """Whose next step is to be begun, while somebody sees to that."""
+        self._turns: deque[Key] = deque()
+        """Schedules whose next step is to be begun, but not in this stretch."""
+        self._turning = False
+        """Whether a step is being begun that had to wait for others."""
         self._flying = 0
         """Runs on their way to the store."""
         self._missed = self._made_up = 0
@@ -258,6 +263,8 @@ class Scheduler:
 
     def next_deadline(self) -> float:
         """When :meth:`tick` has something to do, by the monotonic clock; infinity for never."""
+        if self._turns:
+            return self._engine.now.monotonic
         if not self._may_run:
             return NEVER
         due = min((book.next() for book in self._books()), default=NEVER)
@@ -275,7 +282,11 @@ class Scheduler:
         )
 
     def tick(self, now: Now) -> None:
-        """Make the runs that are due."""
+        """Go on with what waits for its turn, and make the runs that are due."""
+        for _ in range(TURNS):
+            if not self._turns:
+                break
+            self._take_turn(self._turns.popleft(), now)
         self._look_at_clocks(now)
         if self._may_run:
             for book in self._books():
@@ -410,8 +421,9 @@ class Scheduler:
     def _end(self, key: Key, after: Schedule | None, now: Now, at: float | None = None) -> None:
         """A step is over: leave the schedule like this, and take the next step.
 
-        Any number of steps may wait, and each may be over at once. So the next one is begun by
-        whoever began this one, or else they would pile up on the stack.
+        Any number of steps may wait, and each may be over at once: the step after such a one is
+        left to the next tick, or else thousands of them would be begun without a pause, and pile
+        up on the stack.
         """
         book = self._book(key)
         if after is not None:
@@ -422,15 +434,22 @@ class Scheduler:
         steps.popleft()
         if not steps:
             del self._steps[key]
-        elif self._turns is not None:
+        elif self._turning:
             self._turns.append(key)
         else:
-            self._turns = turns = deque([key])
-            try:
-                while turns:
-                    self._begin(turns.popleft(), now)
-            finally:
-                self._turns = None
+            self._take_turn(key, now)
+
+    def _take_turn(self, key: Key, now: Now) -> None:
+        self._turning = True
+        try:
+            self._begin(key, now)
+        finally:
+            self._turning = False
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no step is being taken or waits."""
+        return not self._steps
 
     # The store
 

@@ -141,6 +141,7 @@ class Session(ServerConnection):
         "peer",
         "seat",
         "since",
+        "used",
     )
 
     asked: ClassVar[bool] = False
@@ -161,6 +162,8 @@ class Session(ServerConnection):
         self._remarked: tuple[str, ...] = ()
         self.beat: list[Any] | None = None
         """The timer of the next heartbeat, where the worker promised one."""
+        self.used = False
+        """Whether something was submitted here, so that the connection is somebody's for good."""
 
     def __repr__(self) -> str:
         return f"connection {self.number} ({self.address})"
@@ -299,9 +302,7 @@ class Session(ServerConnection):
         self._submit(function, unique, workload, Priority.NORMAL, True, due=due)
 
     def on_submit_job_sched(self, function: bytes, unique: bytes, *fields: bytes) -> None:
-        self._schedule(function, unique, fields)
-
-    def _schedule(self, function: bytes, unique: bytes, fields: tuple[bytes, ...]) -> None:
+        self.used = True
         schedules.submit(self._engine, self, function, unique, fields)
 
     def on_submit_reduce_job(
@@ -325,6 +326,7 @@ class Session(ServerConnection):
         due: float = 0.0,
         reducer: bytes = b"",
     ) -> None:
+        self.used = True
         engine = self._engine
         if len(unique) > UNIQUE_LIMIT:
             self.send_error("ARGUMENT_TOO_LARGE", "Unique value too large")

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _NOOP: Final = response(NOOP)
 
+PLACE: Final = 256
+"""Bytes that a reply costs which is waited for, beside what is held for it: who has thousands of
+empty ones waiting does have something waiting."""
+
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 _HTTP_METHODS: Final = tuple(
     method + b" "
@@ -136,6 +140,7 @@ class ServerConnection(Connection):
 
     def reserve(self, size: int = 0) -> Slot:
         """Keep the place of a reply that will be known later; ``size`` bytes are held for it."""
+        size += PLACE
         slot = Slot(size)
         if self._held is None:
             self._held = deque()
