@@ -11,13 +11,17 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    Command = tuple[list[str], dict[str, str]]
+    """Its words, and what is in its environment beside our own."""
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "tests", "docs"]
@@ -33,6 +37,14 @@ for variable in [name for name in os.environ if name.startswith("PYTHON")]:
 # The rooms of floors 1 to 4 decide everything without doing any I/O: nothing excuses a line or a
 # branch of theirs that no test runs.
 FULLY_COVERED = ("wire", "protocol", "security", "broker", "stores", "engine")
+
+OTHER_HALF = ("tests/benchmarks", "tests/cli", "tests/crash")
+"""What is tested beside the rest: it takes about as long, together with what is compiled."""
+
+QUICK_COMPILED = (
+    *(f"tests/{room}" for room in ("wire", "broker", "engine")),
+    *(f"tests/runtime/test_{part}.py" for part in ("hub", "hub_large", "hub_sharing", "server")),
+)
 
 FUZZ_EXAMPLES = "1000000"
 SOAK_JOBS = "10000"
@@ -54,31 +66,50 @@ def types(session: nox.Session) -> None:
 
 
 @contextlib.contextmanager
-def compiled_beside(session: nox.Session) -> Iterator[None]:
-    """Compile trigear and run the quick tests of what was compiled, while the others run: most of
-    the time those leave a processor idle."""
-    if shutil.which("cc") is None and "CI" not in os.environ:
-        session.warn("no C compiler: what can be compiled was not tested compiled")
-        yield
-        return
-    # Not in a folder of nox's: the temporary files of all tests would be there, in the checkout.
-    rooms = [f"tests/{room}" for room in ("wire", "broker", "engine", "runtime/test_hub.py")]
-    rooms += [f"tests/runtime/test_{part}.py" for part in ("hub_large", "hub_sharing", "server")]
-    command = [session.bin + "/python", "-m", "tests.compiled", "-m", "not slow", *rooms]
-    with tempfile.TemporaryFile("w+") as output:
-        beside = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+def beside(session: nox.Session, commands: Mapping[str, Command]) -> Iterator[None]:
+    """Run other commands, one after the other, beside what happens in the block: tests leave a
+    processor idle most of the time. What each printed is shown after the block, under its name;
+    the session fails if one did, but not before all are over."""
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = {name: Path(folder, name) for name in commands}
+        failed: list[str] = []
+        running: list[subprocess.Popen[bytes]] = []
+        stopped = threading.Event()
+
+        def run() -> None:
+            for name, (arguments, environment) in commands.items():
+                with outputs[name].open("wb") as output:
+                    process = subprocess.Popen(
+                        arguments,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        env=os.environ | environment,
+                    )
+                    running[:] = [process]
+                    if stopped.is_set():
+                        process.terminate()
+                    if process.wait():
+                        failed.append(name)
+                if stopped.is_set():
+                    return
+
+        thread = threading.Thread(target=run)
+        thread.start()
         try:
             yield
-        except BaseException:
-            beside.terminate()
+        except KeyboardInterrupt:
+            stopped.set()
+            for process in running:
+                process.terminate()
             raise
         finally:
-            status = beside.wait()
-        output.seek(0)
-        session.log("the quick tests with compiled modules:")
-        print(output.read(), end="")
-    if status:
-        session.error(f"compiled, trigear does not pass its tests: exit status {status}")
+            thread.join()
+            for name, output in outputs.items():
+                if output.exists():
+                    session.log(f"{name}:")
+                    print(output.read_text(errors="replace"), end="")
+        if failed:
+            session.error(f"failed: {', '.join(failed)}")
 
 
 @nox.session
@@ -90,18 +121,32 @@ def compiled(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests but the long ones, then the coverage gate; and once more what can be compiled, if
-    there is a C compiler. Arguments go to pytest, and then that is all."""
+    """All tests but the long ones, in two halves beside each other, then the coverage gate; and
+    the quick ones of what can be compiled once more, compiled, if there is a C compiler. Arguments
+    go to pytest, and then that is all."""
     session.install("-e", ".[test]")
     if session.posargs:
         session.run("python", "-bb", "-m", "pytest", *session.posargs)
         return
-    data = {"COVERAGE_FILE": str(Path(session.virtualenv.location).resolve() / "coverage.db")}
-    with compiled_beside(session):
-        session.run(
-            *("python", "-bb", "-m", "coverage", "run", "-m", "pytest", "--ignore=tests/interop"),
-            env=data,
-        )
+    python = f"{session.bin}/python"
+    covered = ("-bb", "-m", "coverage", "run", "-m", "pytest")
+    # Nothing of this in a folder of nox's for temporary files: those of all tests would be there
+    # as well, in the checkout.
+    place = Path(session.virtualenv.location).resolve()
+    data = {"COVERAGE_FILE": str(place / "coverage.db")}
+    other_data = {"COVERAGE_FILE": str(place / "coverage-other.db")}
+    others: dict[str, Command] = {
+        "the other half of the tests": ([python, *covered, *OTHER_HALF], other_data)
+    }
+    if shutil.which("cc") is not None or "CI" in os.environ:
+        arguments = [python, "-m", "tests.compiled", "-m", "not slow", *QUICK_COMPILED]
+        others["the quick tests of what is compiled, compiled"] = (arguments, {})
+    else:
+        session.warn("no C compiler: what can be compiled was not tested compiled")
+    with beside(session, others):
+        elsewhere = [f"--ignore={room}" for room in ("tests/interop", *OTHER_HALF)]
+        session.run("python", *covered, *elsewhere, env=data)
+    session.run("coverage", "combine", "--append", other_data["COVERAGE_FILE"], env=data)
     session.run("coverage", "report", env=data)
     session.log("floors 1 to 4, which must be covered to the last branch:")
     gated = ",".join(f"trigear/{room}/*" for room in FULLY_COVERED)

@@ -288,9 +288,13 @@ def test_a_queue_that_stays_is_filled_in_ten_parts_and_each_is_announced(
     with Generator(loadgen, little_server.server_address[1], load) as generator:
         words = list(generator.windows())
         found = generator.result()
-    assert words == ["fill", *["filling"] * 9, "filled", "begin", "end"]
+    assert words[:11] == ["fill", *["filling"] * 9, "filled"]
+    # Who is quick has to have several goes, until the time is over.
+    windows = len(words[11:]) // 2
+    assert words[11:] == ["begin", "end"] * windows != []
     assert len(found["fill_rates"]) == 10
-    assert (found["jobs"], found["keep"], len(little_server.jobs)) == (20, 50, 50)
+    assert (found["jobs"], found["keep"]) == (20 * windows, 50)
+    assert len(little_server.jobs) == 50
 
 
 def test_what_was_left_is_handed_out_and_measured_at_three_levels(

@@ -12,17 +12,27 @@ cost more than the rest of the submission.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _BLOCK: Final = 256
+_SIZE: Final = _BLOCK * 16
 _ROUNDS: Final = 6
-_HALF: Final = (1 << 32) - 1
-_LANE: Final = struct.Struct(">I12x")
+_NUMBERS: Final = struct.Struct(">" + "Q8x" * _BLOCK)
+"""The 64-bit numbers at the beginning of each lane of 16 bytes."""
+
+_LANES: Final = int.from_bytes((bytes(15) + b"\x01") * _BLOCK)
+"""1 at the low end of each lane."""
+
+_HALVES: Final = _LANES << 96
+"""1 in the first 4 bytes of each lane."""
+
+_MASK: Final = _HALVES * 0xFFFFFFFF
+"""All of the first 4 bytes of each lane."""
+
+_PLACES: Final = int.from_bytes(_NUMBERS.pack(*range(_BLOCK))) << 32
+"""The place of each lane in the block, in its first 4 bytes."""
 
 
 class HandleMint:
@@ -34,20 +44,20 @@ class HandleMint:
         first: the first number of the counter to use.
     """
 
-    __slots__ = ("_encrypt", "_mask", "_next", "_prefix", "_ready", "_salts")
+    __slots__ = ("_encrypt", "_format", "_next", "_ready", "_salts", "_skipped")
 
     def __init__(self, prefix: bytes, key: bytes, first: int = 0) -> None:
-        self._prefix = prefix + b":"
+        self._format = prefix.replace(b"%", b"%%") + b":%020d"
         # The mode is of no matter for single blocks that are all different; nothing is kept secret
         # in them, they are the random function of a Feistel round.
         cipher = Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305
         self._encrypt = cipher.encryptor()
-        self._next = first
+        self._skipped = first % _BLOCK
+        self._next = first - self._skipped
         self._ready: list[bytes] = []
-        # Every number occupies the first 4 bytes of a 16-byte lane; the salt of a round fills
-        # the last byte of each lane.
-        self._mask = int.from_bytes(b"\xff\xff\xff\xff" + bytes(12)) * _lanes(_BLOCK)
-        self._salts = [turn * _lanes(_BLOCK) for turn in range(1, _ROUNDS + 1)]
+        # Half a number occupies the first 4 bytes of a 16-byte lane; the salt of a round fills the
+        # last byte of each lane.
+        self._salts = [turn * _LANES for turn in range(1, _ROUNDS + 1)]
 
     def __call__(self, tenant: str, function: bytes, unique: bytes) -> bytes:
         """A new handle. What it is for does not show in it."""
@@ -56,32 +66,19 @@ class HandleMint:
         return self._ready.pop()
 
     def _refill(self) -> None:
-        numbers = range(self._next, self._next + _BLOCK)
-        self._next += _BLOCK
-        left = _spread([number >> 32 for number in numbers])
-        right = _spread([number & _HALF for number in numbers])
-        update, mask = self._encrypt.update, self._mask
+        # A block begins with a multiple of its length, so its numbers differ in their low halves
+        # only, and there by no more than their place in the block.
+        first = self._next
+        self._next = first + _BLOCK
+        left = (first >> 32) * _HALVES
+        right = (first & 0xFFFFFFFF) * _HALVES + _PLACES
+        update = self._encrypt.update
         for salt in self._salts:
-            mixed = int.from_bytes(update((right | salt).to_bytes(_BLOCK * 16)))
-            left, right = right, left ^ (mixed & mask)
-        prefix = self._prefix
-        self._ready = [
-            b"%s%020d" % (prefix, high << 32 | low)
-            for high, low in zip(_gather(left), _gather(right), strict=True)
-        ]
-        self._ready.reverse()
-
-
-def _lanes(count: int) -> int:
-    """The number with 1 at the low end of each of ``count`` lanes of 16 bytes."""
-    return int.from_bytes((bytes(15) + b"\x01") * count)
-
-
-def _spread(halves: list[int]) -> int:
-    """Put 32-bit numbers into the first 4 bytes of their lanes."""
-    return int.from_bytes(b"".join([_LANE.pack(half) for half in halves]))
-
-
-def _gather(lanes: int) -> Iterator[int]:
-    """The 32-bit numbers in the first 4 bytes of the lanes."""
-    return (half for (half,) in _LANE.iter_unpack(lanes.to_bytes(_BLOCK * 16)))
+            mixed = int.from_bytes(update((right | salt).to_bytes(_SIZE)))
+            left, right = right, left ^ (mixed & _MASK)
+        template = self._format
+        numbers = _NUMBERS.unpack((left | right >> 32).to_bytes(_SIZE))
+        ready = [template % number for number in numbers[self._skipped :]]
+        ready.reverse()
+        self._ready = ready
+        self._skipped = 0

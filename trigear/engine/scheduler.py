@@ -265,10 +265,13 @@ class Scheduler:
         """When :meth:`tick` has something to do, by the monotonic clock; infinity for never."""
         if self._turns:
             return self._engine.now.monotonic
-        if not self._may_run:
+        # Asked after every pass, and mostly there is none.
+        due = NEVER
+        for partition in self._broker.partitions.values():
+            due = min(due, partition.schedules.next())
+        if due == NEVER or not self._may_run:
             return NEVER
-        due = min((book.next() for book in self._books()), default=NEVER)
-        return due if due == NEVER else min(due - self._offset, self._checked + WALL_CHECK)
+        return min(due - self._offset, self._checked + WALL_CHECK)
 
     @property
     def _may_run(self) -> bool:

@@ -98,16 +98,21 @@ class TlsLayer:
         if data:
             self._incoming.write(data)
         pieces = []
+        # Looked at before: to be told that there is nothing costs an exception. OpenSSL itself
+        # holds on to what is no whole record yet, and to opened bytes that were not asked for.
+        size = self._incoming.pending
         try:
-            # Looked at before: to be told that there is nothing costs an exception. OpenSSL itself
-            # holds on to what is no whole record yet, and to opened bytes that were not asked for.
-            while size := self._incoming.pending or self.tls.pending():
+            while size:
                 # Sealed bytes are more than what is in them: no more memory than needed.
-                piece = self.tls.read(min(size, _PIECE))
+                wanted = min(size, _PIECE)
+                piece = self.tls.read(wanted)
                 if not piece:
                     self.over = True
                     break
                 pieces.append(piece)
+                size = self._incoming.pending
+                if not size and len(piece) == wanted:
+                    size = self.tls.pending()
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
