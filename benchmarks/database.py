@@ -32,8 +32,12 @@ def place(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def postgresql(directory: Path) -> Iterator[None]:
+def postgresql(directory: Path, preloaded: Path | None = None) -> Iterator[None]:
     """Run one whose socket is in :func:`place`, as Debian's would run: it syncs what it commits.
+
+    Args:
+        directory: for its files.
+        preloaded: a library whose functions it uses instead of the system's.
 
     Raises:
         subprocess.CalledProcessError: it does not start.
@@ -47,11 +51,19 @@ def postgresql(directory: Path) -> Iterator[None]:
         directory.chmod(0o711)
     data = folder / "data"
 
+    environment = dict(os.environ)
+
     def call(program: str, *options: str) -> None:
         command = [str(programs()) + f"/{program}", "-D", str(data), *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **who)
+        subprocess.run(
+            command, check=True, stdout=subprocess.DEVNULL, cwd="/", env=environment, **who
+        )
 
     call("initdb", "-A", "trust", "-U", ROLE, "-E", "UTF8", "--no-locale")
+    if preloaded is not None:
+        # Where it lies, the user whom PostgreSQL runs as may not look.
+        library = shutil.copyfile(preloaded, folder / preloaded.name)
+        environment["LD_PRELOAD"] = str(library)
     settings = f"-k {folder} -c listen_addresses= -c unix_socket_permissions=0777"
     call("pg_ctl", "start", "-w", "-s", "-l", str(folder / "log"), "-o", settings)
     try:

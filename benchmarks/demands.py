@@ -138,9 +138,13 @@ def _perl() -> Iterator[Demand]:
 
 
 def _durable() -> Iterator[Demand]:
-    rate = ratio(MEASURES["rate"], "trigear-sqlite", "gearmand-sqlite")
-    for row in ("durable", "durable-slow"):
-        yield Demand(row, "rate, trigear / gearmand", 60, 120, rate, least=True)
+    for row, store, goal in (
+        ("durable", "sqlite", 120),
+        ("durable-postgresql", "postgresql", None),
+    ):
+        rate = ratio(MEASURES["rate"], f"trigear-{store}", f"gearmand-{store}")
+        for name in (row, f"{row}-slow"):
+            yield Demand(name, "rate, trigear / gearmand", 60, goal, rate, least=True)
 
 
 def _million() -> Iterator[Demand]:

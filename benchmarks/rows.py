@@ -84,7 +84,7 @@ def _cases(load: Load, rounds: dict[str, int], cost: float = 0.0) -> tuple[Case,
 
 
 def _basic(seconds: float) -> Iterable[Row]:
-    peers = {"trigear": ROUNDS, "gearmand": ROUNDS, "gearmand-t1": 8, "trigear-tls": 8}
+    peers = dict.fromkeys(("trigear", "gearmand", "gearmand-t1", "trigear-tls"), ROUNDS)
     titles = {
         "drain": "4 workers empty backlogs of 20,000 jobs",
         "foreground": "4 clients with 16 jobs outstanding each, 4 workers",
@@ -95,7 +95,7 @@ def _basic(seconds: float) -> Iterable[Row]:
         # Perl's server is an order of magnitude away: few rounds tell that.
         perl = {} if name == "oneatatime" else {"perl": 5}
         yield Row(name, titles[name], _cases(Load(name, seconds=seconds), {**peers, **perl}))
-    peers = {"trigear": 8, "gearmand": 8, "gearmand-t1": 5}
+    peers = {"trigear": ROUNDS, "gearmand": ROUNDS, "gearmand-t1": 5}
     for name in BASIC:
         cases = _cases(Load(name, seconds=seconds), peers)
         title = f"{titles[name]}; server and generator on a processor of their own each"
@@ -104,12 +104,27 @@ def _basic(seconds: float) -> Iterable[Row]:
 
 def _durable(seconds: float) -> Iterable[Row]:
     load = Load("background", seconds=seconds, clients=16, outstanding=64)
-    title = "16 clients with 64 submissions outstanding each, queues in SQLite"
-    cases = _cases(load, {"trigear-sqlite": 5, "gearmand-sqlite": 5}, 1.5)
-    yield Row("durable", title, cases)
-    # What committing many at once gains hangs on what a sync costs, and disks differ widely.
-    slow = tuple(replace(case, slow_syncs=True, cost=2 * case.cost) for case in cases)
-    yield Row("durable-slow", f"{title}; each sync held up by half a millisecond", slow)
+    # gearmand keeps nothing in PostgreSQL that has no unique.
+    unique = replace(load, unique=20)
+    for name, place, cases in (
+        ("durable", "SQLite", _cases(load, dict.fromkeys(_beside("sqlite"), ROUNDS), 1.5)),
+        (
+            "durable-postgresql",
+            "PostgreSQL, with uniques",
+            _cases(unique, dict.fromkeys(_beside("postgresql"), 7), 3.5),
+        ),
+    ):
+        title = f"16 clients with 64 submissions outstanding each, queues in {place}"
+        yield Row(name, title, cases)
+        # What committing many at once gains hangs on what a sync costs, and disks differ widely.
+        slow = tuple(
+            replace(case, slow_syncs=True, rounds=7, cost=case.cost + seconds) for case in cases
+        )
+        yield Row(f"{name}-slow", f"{title}; each sync held up by half a millisecond", slow)
+
+
+def _beside(store: str) -> tuple[str, str]:
+    return f"trigear-{store}", f"gearmand-{store}"
 
 
 def _million(seconds: float) -> Row:
@@ -158,7 +173,10 @@ def _others(seconds: float) -> Iterable[Row]:
     yield Row(
         "mebibyte",
         "4 clients with 2 jobs of 1 MiB outstanding each, 4 workers; results have 1 MiB, too",
-        _cases(Load("foreground", seconds=seconds, size=2**20, outstanding=2), peers),
+        _cases(
+            Load("foreground", seconds=seconds, size=2**20, outstanding=2),
+            dict.fromkeys(peers, ROUNDS),
+        ),
     )
     yield Row(
         "flood",

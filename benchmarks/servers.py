@@ -213,6 +213,8 @@ class Server:
         self._cpus = cpus
         self._patience = patience
         self._environment = {**os.environ, **(environment or {})}
+        preloaded = (environment or {}).get("LD_PRELOAD")
+        self._preloaded = None if preloaded is None else Path(preloaded)
         self._beside = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -228,7 +230,7 @@ class Server:
         self.command = [*self.peer.command(self.port, directory), *self._extra]
         try:
             if self.peer.database:
-                self._beside.enter_context(database.postgresql(directory))
+                self._beside.enter_context(database.postgresql(directory, self._preloaded))
             with (directory / "output").open("wb") as output, pinned(self._cpus):
                 # A session of its own: an interrupt from the keyboard reaches the harness alone,
                 # which then stops the server itself, in the same way as at the end of a round.

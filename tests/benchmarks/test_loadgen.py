@@ -12,13 +12,16 @@ import socketserver
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks import database
 from benchmarks.generator import (
     Generator,
     GeneratorError,
@@ -33,7 +36,6 @@ from tests.postgres import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.conftest import PeerTools
 
@@ -345,6 +347,15 @@ def test_a_slower_disk_holds_up_each_sync(
         )
     assert time.monotonic() - before >= 40 * 0.0005
     assert capfd.readouterr().err == ""
+
+
+def test_a_database_can_have_a_slower_disk(loadgen: Path) -> None:
+    needed()
+    library = build_slow_sync(loadgen.parent)
+    # Not in a folder of pytest's, into which nobody else may look.
+    with tempfile.TemporaryDirectory() as folder, database.postgresql(Path(folder), library):
+        number = (database.place(Path(folder)) / "data" / "postmaster.pid").read_text().split()[0]
+        assert library.name in Path("/proc", number, "maps").read_text()
 
 
 @pytest.mark.peers

@@ -26,7 +26,7 @@ from trigear.broker.jobs import Job
 from trigear.engine.dead import place_of, record_of
 from trigear.errors import StoreError, StoreFenced, StoreUnavailable, StoreUnknown
 from trigear.model import NEVER
-from trigear.stores.base import Batch, Forget, Keep, Line, Losses, Record
+from trigear.stores.base import RECORD_VERSION, Batch, Forget, Keep, Line, Losses, Record
 
 if TYPE_CHECKING:
     from trigear.broker.broker import Broker
@@ -224,19 +224,24 @@ class Gate:
 def line_of(job: Job) -> Keep:
     """What is written down of a job."""
     function = job.function
-    return Keep(
-        partition=function.partition.number,
-        sequence=job.record,
-        tenant=function.tenant.name,
-        function=function.name,
-        unique=job.unique,
-        handle=job.handle,
-        priority=job.priority,
-        due=job.due,
-        submitted=job.submitted,
-        losses=job.losses,
-        reducer=job.reducer,
-        workload=job.workload,
+    # One for each background job, and by its names it costs five times as much.
+    return tuple.__new__(
+        Keep,
+        (
+            function.partition.number,
+            job.record,
+            function.tenant.name,
+            function.name,
+            job.unique,
+            job.handle,
+            job.priority,
+            job.due,
+            job.submitted,
+            job.losses,
+            job.reducer,
+            job.workload,
+            RECORD_VERSION,
+        ),
     )
 
 

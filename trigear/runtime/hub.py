@@ -548,7 +548,8 @@ class Hub:
                 link.unsent += sum(map(len, out))
             else:
                 self._send(link, out)
-        if link.unsent or session.held_size or link.paused or session.holding:
+        held = session.held_size > self._engine.config.soft_mark
+        if held or link.unsent or link.paused or session.holding:
             self._press(link, session)
         if session.closing is not None and session.number in self._by_number:
             self._lose(link, session.closing)

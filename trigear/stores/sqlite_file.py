@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from trigear.stores.base import Record, Row, SpoiltRecord
 
+# Bytes go in as they are, and this says so: without it Python looks for the methods of an adapter
+# in every value, which took a fifth of the time of a commit.
+sqlite3.register_adapter(bytes, bytes)
+
 APPLICATION_ID: Final = 0x54524947
 """Stands in the head of the file, so that `file` and we know whose it is."""
 
