@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trigear.model import NEVER, CloseReason
-from trigear.runtime.clock import now
+from trigear.runtime.clock import clock, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -359,6 +359,7 @@ class Hub:
         poll = self._epoll.poll
         links = self._links
         engine = self._engine
+        moment = clock()
         last = _perf()
         patience = 0.0
         while True:
@@ -370,7 +371,7 @@ class Hub:
                 last = _perf()
                 events = poll(0, EVENTS)
             knocked = False
-            self._moment = now()
+            self._moment = moment()
             self._room = READ_ROUND
             if self._deferred:
                 self._read_deferred()
