@@ -29,7 +29,7 @@ COMPILED = (
     *("engine/arriving", "engine/engine", "engine/entering", "engine/gate", "engine/guarded"),
     *("engine/handles", "engine/reads", "engine/scheduler", "engine/session", "engine/shelves"),
     "security/layer",
-    "runtime/hub",
+    *("runtime/hub", "runtime/poller"),
 )
 """The modules that are compiled, together with each base class of what is in them."""
 

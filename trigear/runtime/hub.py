@@ -4,8 +4,8 @@ A task per connection costs a Trio server two to four times the CPU of the work 
 sockets are registered, edge-triggered, with an epoll instance of the hub's own, and Trio waits only
 for that instance to become readable. Each round of :meth:`Hub.run`:
 
-1. poll, after events for up to ``patience`` seconds; hand over to Trio if nothing is ready and no
-   connection has undecoded packets;
+1. poll, after events for up to ``patience`` seconds (see :mod:`trigear.runtime.poller`); hand over
+   to Trio if nothing is ready and no connection has undecoded packets;
 2. read each newly readable connection once, in turn those on which large packets come, and handle
    a bounded number of its packets; if some are left the connection is *heavy* and is not read until
    they are handled;
@@ -47,6 +47,7 @@ import trio
 
 from trigear.model import NEVER, CloseReason
 from trigear.runtime.clock import clock, now
+from trigear.runtime.poller import Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -356,7 +357,7 @@ class Hub:
         Raises:
             TrigearInternalError: the engine must not go on.
         """
-        poll = self._epoll.poll
+        poller = Poller(self._epoll, EVENTS)
         links = self._links
         engine = self._engine
         moment = clock()
@@ -364,12 +365,12 @@ class Hub:
         patience = 0.0
         while True:
             busy = self._again or self._heavy or self._deferred
-            events = poll(0 if busy else patience, EVENTS)
+            events = poller.wait(0.0 if busy else patience)
             if not events and not busy:
                 self._idle()
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 last = _perf()
-                events = poll(0, EVENTS)
+                events = poller.wait(0.0)
             knocked = False
             self._moment = moment()
             self._room = READ_ROUND
