@@ -84,7 +84,7 @@ def _cases(load: Load, rounds: dict[str, int], cost: float = 0.0) -> tuple[Case,
 
 
 def _basic(seconds: float) -> Iterable[Row]:
-    peers = dict.fromkeys(("trigear", "gearmand", "trigear-tls"), ROUNDS) | {"gearmand-t1": 5}
+    peers = {"trigear": ROUNDS, "gearmand": ROUNDS, "gearmand-t1": 5, "trigear-tls": ROUNDS}
     titles = {
         "drain": "4 workers empty backlogs of 20,000 jobs",
         "foreground": "4 clients with 16 jobs outstanding each, 4 workers",
