@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,11 @@ from trigear.model import COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Who runs the tests in the background of a script has interrupts ignored, and every program that
+# they start would ignore them as well.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START_PATIENCE = 20.0  # seconds a foreign server may take until it answers
 INSTALL_PATIENCE = 600.0  # seconds for one call of apt-get
