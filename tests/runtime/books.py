@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trigear.stores.base import Erase, Forget, Keep, Losses, Marker, Record, Tenure
+from trigear.stores.base import Erase, Forget, Keep, Losses, Marker, Record, Tenure, nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trigear.stores.base import Batch, Owner
 
@@ -22,7 +22,8 @@ class Book:
     """Writes down what it is given.
 
     ``trouble`` is raised by every commit until it is None; ``doubt`` by every question whether a
-    batch was written. While ``shut``, a commit does not return.
+    batch was written. While ``shut``, a commit does not return. Without ``sends`` it does not say
+    that a batch is sent.
     """
 
     name = "a book"
@@ -34,6 +35,7 @@ class Book:
         self.term = 0
         self.trouble: Exception | None = None
         self.doubt: Exception | None = None
+        self.sends = True
         self.commits = 0
         self.questions = 0
         self.called = trio.Event()
@@ -75,8 +77,10 @@ class Book:
     def close(self) -> None:
         pass
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch, sent: Callable[[], None] = nothing) -> None:
         self.commits += 1
+        if self.sends:
+            sent()
         trio.from_thread.run_sync(self._note)
         assert self._open.wait(PATIENCE), "nobody let this commit go on"
         if self.trouble is not None:

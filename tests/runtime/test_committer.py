@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.runtime.books import Book
+from tests.runtime.books import PATIENCE, Book
 from tests.runtime.calling import Caller, beside, calling
-from trigear.engine.gate import STALL_SECONDS
+from trigear.engine.gate import STALL_SECONDS, Commit
 from trigear.errors import (
     StoreFenced,
     StoreUnavailable,
@@ -18,12 +19,17 @@ from trigear.errors import (
     StoreUnusable,
     TrigearInternalError,
 )
-from trigear.runtime.committer import RETRY_LIMIT, RETRY_SECONDS
+from trigear.runtime import committer
+from trigear.runtime.committer import HEAD_LINES, RETRY_LIMIT, RETRY_SECONDS, VAIN, Committer
 from trigear.runtime.server import open_server
+from trigear.stores.base import Batch, Keep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from trigear.errors import StoreError
+    from trigear.model import Now
 
 REFUSED = ("ERROR", b"QUEUE_ERROR", b"The job could not be stored")
 
@@ -264,3 +270,119 @@ async def test_a_store_that_hangs_cannot_keep_the_server_from_ending(
         assert await peer.to_the_end() == b"", "nobody is answered"
         mock_clock.autojump_threshold = 0.05
     book.reopen()
+
+
+# The interpreter is the store's until a batch is sent
+
+
+class Batches:
+    """A committer with a store that is at a batch until the next one is wanted; the engine too."""
+
+    unwritten = 0
+
+    def __init__(self, book: Book, lines: int) -> None:
+        self.book = book
+        self.committer = Committer(self, book, lambda: None)  # type: ignore[arg-type]
+        self._lines = lines
+        self._number = 0
+        self._wanted = False
+        self._written = trio.Event()
+
+    async def next(self) -> None:
+        """Let the store have written the batch at hand, and be at another one."""
+        if self._number:
+            self.book.reopen()
+            await self._written.wait()
+        self.book.shut()
+        self._written = trio.Event()
+        self._wanted = True
+        self.committer.offer()
+        await self.book.begun()
+
+    def take_ticket(self) -> Commit | None:
+        if not self._wanted:
+            return None
+        self._wanted = False
+        self._number += 1
+        line = Keep(0, self._number, "t", b"f", b"", b"H", 1, 0.0, 0.0, 0, b"", b"")
+        return Commit(Batch(self._number, (line,) * self._lines))
+
+    def done(self, ticket: Commit, error: StoreError | None, now: Now) -> None:
+        assert error is None
+        self._written.set()
+
+
+@asynccontextmanager
+async def at_a_batch(book: Book, lines: int = HEAD_LINES) -> AsyncIterator[Batches]:
+    batches = Batches(book, lines)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(batches.committer.run)
+        await wait_all_tasks_blocked()
+        await batches.next()
+        yield batches
+        nursery.cancel_scope.cancel()
+        book.reopen()
+
+
+async def test_everything_holds_still_until_a_batch_is_sent_and_not_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committer, "HEAD_START", PATIENCE)
+    book = Book()
+    async with at_a_batch(book) as batches:
+        made = batches.committer
+        made.give_way()
+        assert made.denials == 0, "it was sent"
+        assert not book.batches, "and is not written yet"
+
+
+async def test_a_small_batch_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "HEAD_START", 0.0)
+    book = Book()
+    book.sends = False
+    async with at_a_batch(book, HEAD_LINES - 1) as batches:
+        made = batches.committer
+        made.give_way()
+        assert made.denials == 0
+
+
+async def test_a_batch_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "HEAD_START", 0.0)
+    book = Book()
+    book.sends = False
+    async with at_a_batch(book) as batches:
+        made = batches.committer
+        made.give_way()
+        assert made.denials == 1
+        made.give_way()
+        assert made.denials == 1
+
+
+async def test_a_store_that_takes_its_time_is_waited_for_ever_more_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committer, "HEAD_START", 0.0)
+    book = Book()
+    book.sends = False
+    async with at_a_batch(book) as batches:
+        made = batches.committer
+        expected = 1
+        while expected < VAIN * 4:
+            made.give_way()
+            assert made.denials == min(expected, VAIN)
+            for left in reversed(range(made.denials)):
+                await batches.next()
+                made.give_way()
+                assert made.denials == left
+            await batches.next()
+            expected = expected * 2 + 1
+        monkeypatch.setattr(committer, "HEAD_START", PATIENCE)
+        book.sends = True
+        await batches.next()
+        made.give_way()
+        assert made.denials == 0
+        monkeypatch.setattr(committer, "HEAD_START", 0.0)
+        book.sends = False
+        await batches.next()
+        made.give_way()
+        assert made.denials == 1, "as at first"

@@ -1,4 +1,4 @@
-"""Memory that large workloads leave is kept for the next ones."""
+"""What a server does about memory: what large workloads leave is kept, garbage is looked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trigear.runtime.server import _keep_memory
+from trigear.runtime.memory import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +19,10 @@ AGAIN = """
 import resource
 import sys
 
-from trigear.runtime.server import _keep_memory
+from trigear.runtime.memory import keep_memory
 
 if sys.argv[1] == "kept":
-    _keep_memory()
+    keep_memory()
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -64,4 +64,52 @@ def test_a_server_does_without_where_the_library_is_another_one(
     library: Callable[[str | None], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ctypes, "CDLL", library)
-    _keep_memory()
+    keep_memory()
+
+
+SELDOM = """
+import gc
+
+from trigear.runtime.memory import GARBAGE, GARBAGE_LIMIT, GARBAGE_SHARE, collector
+
+time = 1000.0
+looks = []
+
+def look(phase, info):
+    global time
+    if phase == "stop":
+        looks.append(time)
+        time += 0.001
+
+collect = collector(lambda: time)
+gc.callbacks.append(look)
+alive = []
+
+def idle(new):
+    alive.append([[] for _ in range(new + 10)])
+    collect()
+
+idle(GARBAGE)
+assert looks == [1000.0]
+assert gc.get_count()[0] < 100, "set aside"
+between = 0.001 / GARBAGE_SHARE
+time += between - 0.0001
+idle(GARBAGE)
+assert len(looks) == 1, "too soon"
+assert gc.get_count()[0] > GARBAGE, "and is looked at later"
+time += 0.0002
+collect()
+assert len(looks) == 2
+idle(GARBAGE)
+idle(GARBAGE_LIMIT - GARBAGE)
+assert len(looks) == 2
+assert gc.get_count()[0] < 100, "too many to look at"
+"""
+
+
+def test_garbage_is_looked_for_a_small_part_of_the_time() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SELDOM], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0

@@ -495,9 +495,12 @@ import gc
 import trio
 from trigear.engine.config import ServerConfig
 from trigear.runtime.link import hidden_nursery
+from trigear.runtime import memory
 from trigear.runtime.listeners import bind
-from trigear.runtime.server import GARBAGE, GARBAGE_LIMIT, serve
+from trigear.runtime.memory import GARBAGE, GARBAGE_LIMIT
+from trigear.runtime.server import serve
 
+memory.GARBAGE_SHARE = float("inf")
 collections = []
 gc.callbacks.append(lambda phase, info: phase == "stop" and collections.append(info))
 

@@ -167,10 +167,12 @@ class Gate:
                 lines.extend(line.lines)
             else:
                 lines.append(line)
-            # Move the tenant whose turn it was to the end.
             queue.popleft()
-            del queues[tenant]
-            if queue:
+            if not queue:
+                del queues[tenant]
+            elif len(queues) > 1:
+                # Move the tenant whose turn it was to the end.
+                del queues[tenant]
                 queues[tenant] = queue
         self._number += 1
         batch = Batch(self._number, tuple(lines))

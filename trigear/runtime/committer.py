@@ -1,9 +1,16 @@
-"""Group commit: one batch at a time goes to the store, in a thread of its own."""
+"""Group commit: one batch at a time goes to the store, in a thread of its own.
+
+That thread and everything else share an interpreter, and the one that works off what connections
+have sent gives it away for a moment with each system call, and has it again before a thread wakes
+up. The store would get it when there is nothing else to do, and the disk wait for that. So while a
+batch is handed to the store, the rest of the server holds still: see :meth:`Committer.give_way`.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+import threading
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -24,6 +31,36 @@ RETRY_SECONDS: Final = 0.1
 
 RETRY_LIMIT: Final = 5.0
 """Longest time before the store is asked again, in seconds."""
+
+HEAD_LINES: Final = 32
+"""A batch of so many lines gets the interpreter for itself until it is with the store. A smaller
+one has little to do, in a server that has little to do."""
+
+HEAD_START: Final = 0.002
+"""Seconds for which it does, at most: everybody else waits meanwhile."""
+
+VAIN: Final = 63
+"""So many batches in a row do not get it, at most, because that has not been enough."""
+
+
+class _AtOnce:
+    """Passes the limiter without giving anybody else a turn, if nobody is in it.
+
+    The hub's turn takes as long as what all connections have sent to be worked off, and the store
+    would wait for that before each batch.
+    """
+
+    def __init__(self, limiter: trio.CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(borrower)
+        except trio.WouldBlock:
+            await self._limiter.acquire_on_behalf_of(borrower)
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        self._limiter.release_on_behalf_of(borrower)
 
 
 class Committer:
@@ -46,14 +83,35 @@ class Committer:
         self._engine = engine
         self._store = store
         self._flush = flush
-        self._limiter = limiter or trio.CapacityLimiter(1)
+        self._limiter = cast("trio.CapacityLimiter", _AtOnce(limiter or trio.CapacityLimiter(1)))
         self._work = trio.Event()
         self._idle = trio.Event()
         self._failing = False
+        self._ahead: threading.Event | None = None
+        self._vain = 0
+        self.denials = 0
+        """How many batches will not get the interpreter for themselves."""
 
     def offer(self) -> None:
         """There may be a batch now."""
         self._work.set()
+
+    def give_way(self) -> None:
+        """Hold still until the batch that was just taken is with the store: to be called before
+        what connections have sent is worked off, where a server has a process of its own.
+
+        A store that needs longer, because its database is far away, does not get that again for
+        the next batch, then for the next three, and so on.
+        """
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return
+        if self.denials:
+            self.denials -= 1
+        elif ahead.wait(HEAD_START):
+            self._vain = 0
+        else:
+            self.denials = self._vain = min(self._vain * 2 + 1, VAIN)
 
     async def finish(self) -> None:
         """Wait until everything that was to be written is written."""
@@ -91,10 +149,18 @@ class Committer:
 
     async def _commit(self, ticket: Commit) -> StoreError | None:
         error: StoreError | None = None
+        sent = threading.Event()
+        if len(ticket.batch.lines) >= HEAD_LINES:
+            self._ahead = sent
+
+        def commit() -> None:
+            try:
+                self._store.commit(ticket.batch, sent.set)
+            finally:
+                sent.set()
+
         try:
-            await trio.to_thread.run_sync(
-                self._store.commit, ticket.batch, limiter=self._limiter, abandon_on_cancel=True
-            )
+            await trio.to_thread.run_sync(commit, limiter=self._limiter, abandon_on_cancel=True)
         except (StoreUnavailable, StoreUnknown, StoreFenced) as found:
             error = found
         except Exception as found:

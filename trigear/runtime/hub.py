@@ -5,7 +5,8 @@ sockets are registered, edge-triggered, with an epoll instance of the hub's own,
 for that instance to become readable. Each round of :meth:`Hub.run`:
 
 1. poll, after events for up to ``patience`` seconds (see :mod:`trigear.runtime.poller`); hand over
-   to Trio if nothing is ready and no connection has undecoded packets;
+   to Trio if nothing is ready and no connection has undecoded packets; wait for whoever has to be
+   waited for (``before_pass``);
 2. read each newly readable connection once, in turn those on which large packets come, and handle
    a bounded number of its packets; if some are left the connection is *heavy* and is not read until
    they are handled;
@@ -175,6 +176,8 @@ class Hub:
         self._epoll = select.epoll()
         self._nudge = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._nudge, select.EPOLLIN | select.EPOLLET)
+        self.before_pass: Callable[[], None] | None = None
+        """Called before what has come is worked off, for whoever has to be waited for."""
         self.after_pass: Callable[[], None] = lambda: None
         """Called after each flush, for whoever waits for what the engine did."""
         self.channel_of: Callable[[socket.socket, str, TlsLayer | None], Channel | None]
@@ -371,6 +374,8 @@ class Hub:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 last = _perf()
                 events = poller.wait(0.0)
+            if self.before_pass is not None:
+                self.before_pass()
             knocked = False
             self._moment = moment()
             self._room = READ_ROUND

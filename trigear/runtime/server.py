@@ -15,8 +15,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import os
 import random
@@ -44,6 +42,7 @@ from trigear.runtime.hub import LINGER, Hub
 from trigear.runtime.link import hidden_nursery
 from trigear.runtime.listeners import address_text, bind, unlink_unix
 from trigear.runtime.loading import Loading, opened
+from trigear.runtime.memory import collector, keep_memory
 from trigear.runtime.reader import Reader, from_store
 from trigear.runtime.results import Keeper, results_opened
 from trigear.stores.base import KEY_BYTES, Owner, Tenure
@@ -66,22 +65,6 @@ DRAIN_LOOK: Final = 0.1
 
 PATIENCE: Final = 0.001
 """See :mod:`trigear.runtime.hub`; the least that epoll can wait."""
-
-GARBAGE: Final = 2_000
-"""New objects that are worth a collection when the server has nothing else to do."""
-
-GARBAGE_LIMIT: Final = 8_000
-"""New objects that would take too long to look at: about a third of a microsecond each."""
-
-KEPT_MEMORY: Final = 64 << 20
-"""Bytes of free memory that the process keeps at most at the end of its heap."""
-
-LARGEST_KEPT: Final = 4 << 20
-"""What is larger is taken from the system each time, and given back."""
-
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
-"""Numbers of glibc's `mallopt`."""
 
 
 class Server:
@@ -260,7 +243,11 @@ async def _serve(
     if store is not None:
         loading = Loading(store, engine, limiter, own_process=own_process)
         await loading.begin()
-    hub = Hub(engine, _collector() if own_process else _nothing)
+    idle = _nothing
+    if own_process:
+        keep_memory()
+        idle = collector()
+    hub = Hub(engine, idle)
     addresses = [address_text(sock) for sock in sockets]
     server = Server(engine, hub, addresses, config, tls)
     doorstep = Doorstep(TurnedAway())
@@ -301,6 +288,8 @@ async def _serve(
                 server.stop()
 
     hub.after_pass = after_pass
+    if committer is not None and own_process:
+        hub.before_pass = committer.give_way
     acceptors = [Acceptor(sock, hub, handshakes, doorstep, tls, config, logins) for sock in sockets]
     listening = trio.CancelScope()
 
@@ -394,44 +383,6 @@ async def open_server(
 
 def _nothing() -> None:
     pass
-
-
-def _collector() -> Callable[[], None]:
-    """Garbage collection by hand, when idle.
-
-    A full collection looks at every queued job; a million of them cost a quarter of a second, at
-    a time of the interpreter's choosing. The server makes no cycles on its way of the data. So
-    what is alive now is set aside for good, again and again, and only what came since is looked
-    at, when nothing else is to be done.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    _keep_memory()
-
-    def collect() -> None:
-        new = gc.get_count()[0]
-        if new > GARBAGE:
-            if new < GARBAGE_LIMIT:
-                gc.collect()
-            gc.freeze()
-
-    return collect
-
-
-def _keep_memory() -> None:
-    """Let the C library keep memory that large workloads have left, for the next ones.
-
-    Otherwise it gives mebibytes back to the system as soon as they are free, and the next ones are
-    zeroed again page by page: with workloads of a mebibyte that was two fifths of the processor
-    time of a job. Other C libraries than glibc are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return
-    mallopt(_M_TRIM_THRESHOLD, KEPT_MEMORY)
-    mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 class _Timer:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 RECORD_VERSION: Final = 1
 
@@ -217,6 +217,10 @@ def effect_of(batch: Batch) -> Effect:
     )
 
 
+def nothing() -> None:
+    """Do nothing: nobody wants to be told."""
+
+
 class Store(Protocol):
     """A durable store as the server uses it; called from one thread at a time, not always the
     same."""
@@ -282,8 +286,14 @@ class Store(Protocol):
             StoreUnavailable: they cannot be read now.
         """
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch, sent: Callable[[], None] = nothing) -> None:
         """Write the batch so that it survives a loss of power.
+
+        Args:
+            batch: what to write.
+            sent: to be called as soon as what is left is waiting for others, above all for the
+                disk. Until then a server may hold still, so that the interpreter is all the
+                store's.
 
         Raises:
             StoreUnavailable: nothing was written.

@@ -5,11 +5,12 @@ when it opens the store, and every batch is one transaction, the last statement 
 number of the last batch forward where the term is still ours: that is the fence, and the answer to
 whether a batch was written. A row that is not to be so breaks a NOT NULL, which takes back the
 rest. So COMMIT can be sent along with it, and a session that stands still in the middle of a batch
-has locked nothing that another owner would need.
+has locked nothing that another owner would need. Both are sent even before the jobs, in one message
+with their COPY, for the server does not come to them before it is told that the jobs have ended.
 
 What an error means:
 
-* before COMMIT was sent, whatever happens: nothing was written;
+* before COMMIT was sent, or the end of the jobs behind it, whatever happens: nothing was written;
 * an error that the server answers to it: the transaction was rolled back, nothing was written;
 * the session ends while the answer is due: unknown.
 
@@ -32,7 +33,8 @@ import psycopg
 from psycopg.errors import NotNullViolation, UniqueViolation
 
 from trigear.errors import StoreFenced, StoreUnavailable, StoreUnknown, StoreUnusable
-from trigear.stores.base import effect_of
+from trigear.stores.base import effect_of, nothing
+from trigear.stores.postgresql_copy import JOB_COLUMNS, copied
 from trigear.stores.postgresql_link import Backend, Keeper, Link, connect
 from trigear.stores.postgresql_tables import (
     Tables,
@@ -48,7 +50,7 @@ from trigear.stores.postgresql_tables import (
     tables_of,
     take,
 )
-from trigear.stores.rows import COLUMNS, RECORD_COLUMNS, RECORD_TYPES, TYPES
+from trigear.stores.rows import RECORD_COLUMNS, RECORD_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -70,7 +72,6 @@ Page = TypeVar("Page")
 log: Final = logging.getLogger("trigear.store")
 
 _NAMES: Final = {int: "int8", str: "text", bytes: "bytea", float: "float8"}
-_JOB_TYPES: Final = [*(_NAMES[kind] for kind in TYPES), "int8", "int8"]
 _RECORD_TYPES: Final = [*(_NAMES[kind] for kind in RECORD_TYPES), "int8", "int8", "bytea"]
 
 
@@ -253,17 +254,40 @@ class PostgresqlStore:
 
     # Writing
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch, sent: Callable[[], None] = nothing) -> None:
         tables = self._tables
         if tables is None:
             raise StoreUnavailable("the store is not open")
-        effect = effect_of(batch)
-        link = self._owned.do(partial(self._send, tables, batch, effect))
+        self._write(tables, batch, effect_of(batch), sent)
+
+    def _write(
+        self,
+        tables: Tables,
+        batch: Batch,
+        effect: Effect,
+        sent: Callable[[], None],
+        *,
+        again: bool = False,
+    ) -> None:
+        """Do what the batch asks for in one transaction.
+
+        Raises:
+            StoreError: as :meth:`trigear.stores.base.Store.commit` says.
+        """
+        finish = self._owned.do(partial(self._send, tables, batch, effect))
+        sent()
         try:
-            owners = link.finish(*_losses(tables, effect), self._fence(tables, batch))
+            owners = finish()
         except psycopg.Error as error:
             if not self._owned.survives(error):
                 raise StoreUnknown(self._owned.text(error)) from error
+            if isinstance(error, UniqueViolation) and not again:
+                # A job is kept that was kept before. That is rare, and dear to find out beforehand.
+                kept = {(line.partition, line.sequence): line for line in effect.kept}
+                gone = [*effect.gone, *kept]
+                effect = effect._replace(kept=list(kept.values()), gone=gone)
+                self._write(tables, batch, effect, nothing, again=True)
+                return
             match isinstance(error, NotNullViolation) and error.diag.column_name:
                 case "term":
                     raise self._fenced() from error
@@ -284,22 +308,23 @@ class PostgresqlStore:
             f" batch = CASE WHEN batch < {batch.number} THEN {batch.number} END"
         )
 
-    def _send(self, tables: Tables, batch: Batch, effect: Effect, link: Link) -> Link:
-        """Begin a transaction and do what the batch asks for; returns the session that has it."""
-        mark = batch.number, self._term
-        try:
-            _write(link, tables, effect, mark)
-        except UniqueViolation:
-            # A job is kept that was kept before. That is rare, and dear to find out beforehand.
-            link.run("ROLLBACK")
-            kept = {(line.partition, line.sequence): line for line in effect.kept}
-            _write(
-                link,
-                tables,
-                effect._replace(kept=list(kept.values()), gone=[*effect.gone, *kept]),
-                mark,
-            )
-        return link
+    def _send(self, tables: Tables, batch: Batch, effect: Effect, link: Link) -> Callable[[], int]:
+        """Begin a transaction and do what the batch asks for; returns what ends it, until when
+        nothing is written, and how many rows it then changed last."""
+        first = ["BEGIN", *_erasures(tables, effect.gone)]
+        last = [*_losses(tables, effect), self._fence(tables, batch)]
+        if effect.records or effect.erased:
+            link.run(*first)
+            first = []
+            _write_records(link, tables, effect, (batch.number, self._term))
+        elif not effect.kept:
+            # Not with COMMIT: if the session has ended unnoticed, this shows it, and harms nothing.
+            link.run(*first)
+        if not effect.kept:
+            return partial(link.finish, *last)
+        copy = f"COPY {tables.job} ({JOB_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+        link.copy([*first, copy, *last], copied(effect.kept, batch.number, self._term))
+        return link.finish_copy
 
     def holds(self, batch: Batch) -> bool:
         self._owned.renew()
@@ -314,46 +339,27 @@ class PostgresqlStore:
             self._reader.drop()
 
 
-def _write(link: Link, tables: Tables, effect: Effect, mark: tuple[int, int]) -> None:
-    """Begin a transaction and do what there is to do, except for losses, which come after the jobs
-    that they are about."""
-    link.run("BEGIN", *_erasures(tables, effect.gone))
+def _write_records(link: Link, tables: Tables, effect: Effect, mark: tuple[int, int]) -> None:
     places = [
         *((line.kind, line.tenant, line.key, line.partition) for line in effect.records),
         *effect.erased,
     ]
-    if places:
-        kinds, tenants, keys, partitions = zip(*places, strict=True)
-        link.execute(
-            f"DELETE FROM {tables.record} AS r USING"  # noqa: S608
-            " unnest(%s::text[], %s::text[], %s::bytea[], %s::bigint[])"
-            " AS gone(kind, tenant, place, partition)"
-            " WHERE r.kind = gone.kind AND r.tenant = gone.tenant AND r.place = gone.place"
-            " AND r.partition = gone.partition".encode(),
-            (list(kinds), list(tenants), list(map(place_of_key, keys)), list(partitions)),
-        )
-    if effect.kept:
-        _copy(
-            link,
-            f"{tables.job} ({COLUMNS}, batch, term)",
-            _JOB_TYPES,
-            ((*line, *mark) for line in effect.kept),
-        )
+    kinds, tenants, keys, partitions = zip(*places, strict=True)
+    link.execute(
+        f"DELETE FROM {tables.record} AS r USING"  # noqa: S608
+        " unnest(%s::text[], %s::text[], %s::bytea[], %s::bigint[])"
+        " AS gone(kind, tenant, place, partition)"
+        " WHERE r.kind = gone.kind AND r.tenant = gone.tenant AND r.place = gone.place"
+        " AND r.partition = gone.partition".encode(),
+        (list(kinds), list(tenants), list(map(place_of_key, keys)), list(partitions)),
+    )
     if effect.records:
-        _copy(
-            link,
-            f"{tables.record} ({RECORD_COLUMNS}, batch, term, place)",
-            _RECORD_TYPES,
-            ((*line, *mark, place_of_key(line.key)) for line in effect.records),
-        )
-
-
-def _copy(link: Link, target: str, types: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    statement = f"COPY {target} FROM STDIN (FORMAT BINARY)"
-    with link.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        copy.set_types(types)
-        for row in rows:
-            copy.write_row(row)
+        columns = f"{RECORD_COLUMNS}, batch, term, place"
+        statement = f"COPY {tables.record} ({columns}) FROM STDIN (FORMAT BINARY)"
+        with link.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            copy.set_types(_RECORD_TYPES)
+            for record in effect.records:
+                copy.write_row((*record, *mark, place_of_key(record.key)))
 
 
 def _erasures(tables: Tables, gone: Iterable[tuple[int, int]]) -> list[str]:

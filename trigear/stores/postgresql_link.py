@@ -17,9 +17,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
 from trigear.errors import StoreError, StoreUnavailable, StoreUnusable
+from trigear.stores.postgresql_copy import begun, ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from psycopg.abc import RV, PQGen
@@ -141,10 +142,27 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
             counts = [0, cursor.rowcount]
             while cursor.nextset():
                 counts.append(cursor.rowcount)
+        self._mind_warnings()
+        return counts[-2]
+
+    def copy(self, statements: Sequence[str], chunks: Iterable[bytes]) -> None:
+        """Do these statements and COMMIT in one message; one of them is COPY FROM STDIN, which
+        gets ``chunks``. What comes behind it is done in :meth:`finish_copy`."""
+        self._warned = ""
+        message = "; ".join([*statements, "COMMIT"]).encode()
+        self.wait(begun(self.pgconn, message, chunks))
+
+    def finish_copy(self) -> int:
+        """Let the rest of the message be done that :meth:`copy` has sent; otherwise as
+        :meth:`finish`."""
+        results = self.wait(ended(self.pgconn))
+        self._mind_warnings()
+        return results[-2].command_tuples or 0
+
+    def _mind_warnings(self) -> None:
         if self._warned:
             self.close()
             raise psycopg.OperationalError(self._warned)
-        return counts[-2]
 
     def heed(self, notice: psycopg.errors.Diagnostic) -> None:
         """Called with everything that the server says beside its answers."""

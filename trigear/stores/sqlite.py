@@ -41,6 +41,7 @@ from trigear.stores.base import (
     SpoiltRecord,
     Tenure,
     effect_of,
+    nothing,
 )
 from trigear.stores.lock import LockFile
 from trigear.stores.rows import COLUMNS, RECORD_COLUMNS, read_record, types_of
@@ -61,7 +62,7 @@ from trigear.stores.sqlite_file import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from trigear.stores.base import Batch, Marker, Owner
 
@@ -217,7 +218,7 @@ class SqliteStore:
 
     # Writing
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch, sent: Callable[[], None] = nothing) -> None:
         connection = self._connection
         if self._damage is not None:
             raise StoreUnavailable(self._damage)
@@ -232,6 +233,7 @@ class SqliteStore:
         try:
             if self._begin(connection, batch):
                 self._write(connection, batch)
+                sent()
                 connection.execute("COMMIT")
             else:
                 connection.execute("ROLLBACK")
