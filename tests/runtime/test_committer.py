@@ -20,7 +20,13 @@ from trigear.errors import (
     TrigearInternalError,
 )
 from trigear.runtime import committer
-from trigear.runtime.committer import HEAD_LINES, RETRY_LIMIT, RETRY_SECONDS, VAIN, Committer
+from trigear.runtime.committer import (
+    HEAD_LINES,
+    MOST_DENIALS,
+    RETRY_LIMIT,
+    RETRY_SECONDS,
+    Committer,
+)
 from trigear.runtime.server import open_server
 from trigear.stores.base import Batch, Keep
 
@@ -282,7 +288,8 @@ class Batches:
 
     def __init__(self, book: Book, lines: int) -> None:
         self.book = book
-        self.committer = Committer(self, book, lambda: None)  # type: ignore[arg-type]
+        self.limiter = trio.CapacityLimiter(1)
+        self.committer = Committer(self, book, lambda: None, self.limiter)  # type: ignore[arg-type]
         self._lines = lines
         self._number = 0
         self._wanted = False
@@ -346,6 +353,29 @@ async def test_a_small_batch_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) 
         assert made.denials == 0
 
 
+async def test_a_batch_is_not_waited_for_while_somebody_else_is_with_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committer, "HEAD_START", 0.0)
+    book = Book()
+    book.sends = False
+    batches = Batches(book, HEAD_LINES)
+    batches.limiter.acquire_nowait()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(batches.committer.run)
+        nursery.start_soon(batches.next)
+        await wait_all_tasks_blocked()
+        batches.committer.give_way()
+        assert batches.committer.denials == 0
+        assert not book.commits
+        batches.limiter.release()
+        await until(lambda: book.commits == 1)
+        batches.committer.give_way()
+        assert batches.committer.denials == 0
+        book.reopen()
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_batch_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer, "HEAD_START", 0.0)
     book = Book()
@@ -367,9 +397,9 @@ async def test_a_store_that_takes_its_time_is_waited_for_ever_more_seldom(
     async with at_a_batch(book) as batches:
         made = batches.committer
         expected = 1
-        while expected < VAIN * 4:
+        while expected < MOST_DENIALS * 4:
             made.give_way()
-            assert made.denials == min(expected, VAIN)
+            assert made.denials == min(expected, MOST_DENIALS)
             for left in reversed(range(made.denials)):
                 await batches.next()
                 made.give_way()

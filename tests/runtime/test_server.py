@@ -552,3 +552,40 @@ async def test_a_server_beside_other_things_leaves_garbage_collection_alone() ->
         await Wire.to(running.addresses[0]).ask("ECHO_REQ", b"x")
         assert gc.isenabled()
         assert gc.get_freeze_count() == frozen
+
+
+# The interpreter, shared with the store
+
+SHARING = """
+import sys
+import trio
+from trigear.engine.config import ServerConfig
+from trigear.runtime.link import hidden_nursery
+from trigear.runtime.listeners import bind
+from trigear.runtime.server import serve
+from trigear.stores.sqlite import SqliteStore
+
+async def main():
+    config = ServerConfig(listen=("127.0.0.1",), port=0)
+    for store in (None, SqliteStore(sys.argv[1])):
+        for own in (False, True):
+            async with trio.open_nursery() as nursery:
+                server = await nursery.start(lambda task_status: serve(
+                    config, bind(config), store=store, own_process=own, task_status=task_status))
+                waits = server._hub.before_pass is not None
+                assert waits == (own and store is not None), (own, store)
+                server.stop()
+
+trio.run(main)
+"""
+
+
+def test_a_server_holds_still_for_its_store_where_the_process_is_its_own(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SHARING, str(tmp_path / "jobs.sqlite3")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0

@@ -39,7 +39,7 @@ one has little to do, in a server that has little to do."""
 HEAD_START: Final = 0.002
 """Seconds for which it does, at most: everybody else waits meanwhile."""
 
-VAIN: Final = 63
+MOST_DENIALS: Final = 63
 """So many batches in a row do not get it, at most, because that has not been enough."""
 
 
@@ -48,16 +48,23 @@ class _AtOnce:
 
     The hub's turn takes as long as what all connections have sent to be worked off, and the store
     would wait for that before each batch.
+
+    Args:
+        limiter: which.
+        passed: called when nobody was in it.
     """
 
-    def __init__(self, limiter: trio.CapacityLimiter) -> None:
+    def __init__(self, limiter: trio.CapacityLimiter, passed: Callable[[], None]) -> None:
         self._limiter = limiter
+        self._passed = passed
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         try:
             self._limiter.acquire_on_behalf_of_nowait(borrower)
         except trio.WouldBlock:
             await self._limiter.acquire_on_behalf_of(borrower)
+        else:
+            self._passed()
 
     def release_on_behalf_of(self, borrower: object) -> None:
         self._limiter.release_on_behalf_of(borrower)
@@ -83,12 +90,12 @@ class Committer:
         self._engine = engine
         self._store = store
         self._flush = flush
-        self._limiter = cast("trio.CapacityLimiter", _AtOnce(limiter or trio.CapacityLimiter(1)))
+        self._limiter = limiter or trio.CapacityLimiter(1)
         self._work = trio.Event()
         self._idle = trio.Event()
         self._failing = False
         self._ahead: threading.Event | None = None
-        self._vain = 0
+        self._last_denials = 0
         self.denials = 0
         """How many batches will not get the interpreter for themselves."""
 
@@ -109,9 +116,9 @@ class Committer:
         if self.denials:
             self.denials -= 1
         elif ahead.wait(HEAD_START):
-            self._vain = 0
+            self._last_denials = 0
         else:
-            self.denials = self._vain = min(self._vain * 2 + 1, VAIN)
+            self.denials = self._last_denials = min(self._last_denials * 2 + 1, MOST_DENIALS)
 
     async def finish(self) -> None:
         """Wait until everything that was to be written is written."""
@@ -150,8 +157,10 @@ class Committer:
     async def _commit(self, ticket: Commit) -> StoreError | None:
         error: StoreError | None = None
         sent = threading.Event()
-        if len(ticket.batch.lines) >= HEAD_LINES:
-            self._ahead = sent
+
+        def go_ahead() -> None:
+            if len(ticket.batch.lines) >= HEAD_LINES:
+                self._ahead = sent
 
         def commit() -> None:
             try:
@@ -159,8 +168,9 @@ class Committer:
             finally:
                 sent.set()
 
+        limiter = cast("trio.CapacityLimiter", _AtOnce(self._limiter, go_ahead))
         try:
-            await trio.to_thread.run_sync(commit, limiter=self._limiter, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(commit, limiter=limiter, abandon_on_cancel=True)
         except (StoreUnavailable, StoreUnknown, StoreFenced) as found:
             error = found
         except Exception as found:

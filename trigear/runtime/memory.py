@@ -37,8 +37,8 @@ def collector(clock: Callable[[], float] = time.perf_counter) -> Callable[[], No
     A full collection looks at every queued job; a million of them cost a quarter of a second, at
     a time of the interpreter's choosing. The server makes no cycles on its way of the data. So
     what is alive now is set aside for good, again and again, and only what came since is looked
-    at, when nothing else is to be done. Where that comes too often, it grows until it is set aside
-    without a look.
+    at, when nothing else is to be done. Where that comes too often, what is new grows until it is
+    set aside without a look, as under full load, and the garbage in it stays.
 
     Args:
         clock: in seconds.

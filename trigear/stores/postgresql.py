@@ -27,7 +27,7 @@ import contextlib
 import logging
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import psycopg
 from psycopg.errors import NotNullViolation, UniqueViolation
@@ -73,6 +73,12 @@ log: Final = logging.getLogger("trigear.store")
 
 _NAMES: Final = {int: "int8", str: "text", bytes: "bytea", float: "float8"}
 _RECORD_TYPES: Final = [*(_NAMES[kind] for kind in RECORD_TYPES), "int8", "int8", "bytea"]
+
+
+class Finish(Protocol):
+    """Ends a transaction; how many rows its last statement changed."""
+
+    def __call__(self, *, sent: Callable[[], None]) -> int: ...
 
 
 class PostgresqlStore:
@@ -275,9 +281,8 @@ class PostgresqlStore:
             StoreError: as :meth:`trigear.stores.base.Store.commit` says.
         """
         finish = self._owned.do(partial(self._send, tables, batch, effect))
-        sent()
         try:
-            owners = finish()
+            owners = finish(sent=sent)
         except psycopg.Error as error:
             if not self._owned.survives(error):
                 raise StoreUnknown(self._owned.text(error)) from error
@@ -295,6 +300,9 @@ class PostgresqlStore:
                     return  # It comes again, and was written the first time.
                 case _:
                     raise StoreUnavailable(self._owned.text(error)) from error
+        except BaseException:
+            self._owned.drop()
+            raise
         if not owners:
             raise self._fenced()
         self._number = batch.number
@@ -308,7 +316,7 @@ class PostgresqlStore:
             f" batch = CASE WHEN batch < {batch.number} THEN {batch.number} END"
         )
 
-    def _send(self, tables: Tables, batch: Batch, effect: Effect, link: Link) -> Callable[[], int]:
+    def _send(self, tables: Tables, batch: Batch, effect: Effect, link: Link) -> Finish:
         """Begin a transaction and do what the batch asks for; returns what ends it, until when
         nothing is written, and how many rows it then changed last."""
         first = ["BEGIN", *_erasures(tables, effect.gone)]

@@ -5,8 +5,8 @@ cheaper, for most of what one costs is this:
 
 * BEGIN, COPY and all that follows it up to COMMIT are one message, so that a batch takes two round
   trips; psycopg gives each COPY a message of its own, which makes four. The server goes through
-  the message until COPY, takes the rows, and goes on when they have ended. What comes behind COPY
-  is thus done when :func:`ended` has begun, or never.
+  the message until COPY, takes the rows, and goes on when it is told that they have ended. What
+  comes behind COPY is thus not done before :func:`ended` has sent something.
 * rows are put together without a look at each value, at less than half the price.
 
 Sources: PostgreSQL's documentation, "Message Flow", "COPY Operations" and "Simple Query"; COPY,
@@ -18,12 +18,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from psycopg.errors import error_from_result
+from psycopg.errors import OperationalError, error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.waiting import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
@@ -37,14 +37,19 @@ JOB_COLUMNS: Final = (
 """In the order in which :func:`copied` writes them: what is the same in many rows, then numbers."""
 
 CHUNK_BYTES: Final = 32 * 1024
-"""The server works on one chunk while the next is made."""
+"""About how long a chunk is, but for a workload that is larger: that is one of its own. The server
+works on one chunk while the next is made."""
+
+PIECE_BYTES: Final = 128 * 1024
+"""How much libpq gets at a time. What it cannot send at once it keeps, in memory that it never
+gives back, and moves to the front of that after each part that it has sent."""
 
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0"
 _HEADER: Final = _SIGNATURE + bytes(8)
 """Neither flags nor an extension follow."""
 
 _ABOUT: Final = 256
-"""What a row counts beside its workload."""
+"""What a row counts beside its workload; a guess."""
 
 _TRAILER: Final = struct.pack(">h", -1)
 
@@ -63,7 +68,7 @@ def copied(jobs: Iterable[Keep], batch: int, term: int) -> Iterator[bytes]:
         term: the owner's.
 
     Raises:
-        struct.error: a number does not fit into eight bytes.
+        struct.error, UnicodeEncodeError, TypeError: a value is none that could be kept.
     """
     leads: dict[tuple[int, str, bytes], bytes] = {}
     parts: list[bytes] = [_HEADER]
@@ -84,9 +89,16 @@ def copied(jobs: Iterable[Keep], batch: int, term: int) -> Iterator[bytes]:
         )
         parts += (
             lead, numbers, unique, _length(len(handle)), handle,
-            _length(len(reducer)), reducer, _length(len(workload)), workload,
+            _length(len(reducer)), reducer, _length(len(workload)),
         )
         # fmt: on
+        if len(workload) > CHUNK_BYTES:
+            yield b"".join(parts)
+            yield workload
+            parts.clear()
+            size = 0
+            continue
+        parts.append(workload)
         size += _ABOUT + len(workload)
         if size > CHUNK_BYTES:
             yield b"".join(parts)
@@ -105,28 +117,38 @@ def begun(pgconn: PGconn, statements: bytes, chunks: Iterable[bytes]) -> PQGen[N
     """
     pgconn.send_query(statements)
     yield from _flushed(pgconn)
-    while (result := (yield from _result(pgconn))) is not None:
+    while True:
+        result = yield from _result(pgconn)
+        assert result is not None, "there is a COPY in the message"
         if result.status == ExecStatus.COPY_IN:
             break
         if result.status == ExecStatus.FATAL_ERROR:
             yield from _results(pgconn)
             raise error_from_result(result)
     for chunk in chunks:
-        while pgconn.put_copy_data(chunk) == 0:
-            yield Wait.W
-        yield from _flushed(pgconn)
+        for start in range(0, len(chunk), PIECE_BYTES):
+            piece = memoryview(chunk)[start : start + PIECE_BYTES]
+            if not pgconn.put_copy_data(piece):
+                # Nothing is left to be sent, so that waiting would not help.
+                raise OperationalError("no memory for what is to be sent")
+            yield from _flushed(pgconn)
 
 
-def ended(pgconn: PGconn) -> PQGen[list[PGresult]]:
+def ended(pgconn: PGconn, sent: Callable[[], None]) -> PQGen[list[PGresult]]:
     """Say that everything is copied; the results of COPY and of what comes behind it.
+
+    Args:
+        pgconn: after :func:`begun`.
+        sent: called when that is said.
 
     Raises:
         psycopg.Error: a statement has failed, and the rest was not done; or the session has ended,
             and nobody knows what was done.
     """
-    while pgconn.put_copy_end() == 0:
-        yield Wait.W
+    if not pgconn.put_copy_end():
+        raise OperationalError("no memory for what is to be sent")
     yield from _flushed(pgconn)
+    sent()
     results = yield from _results(pgconn)
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:

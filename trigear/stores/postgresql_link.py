@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
 from trigear.errors import StoreError, StoreUnavailable, StoreUnusable
+from trigear.stores.base import nothing
 from trigear.stores.postgresql_copy import begun, ended
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ OLDEST: Final = 130000
 
 _SETTINGS: Final = {
     "statement_timeout": "60s",
-    # A server of ours that stands still in the middle of a batch holds up nobody for long.
+    # A server of ours that stands still between two messages of a batch holds up nobody for long.
+    # In the middle of COPY there is nothing that would end its session.
     "idle_in_transaction_session_timeout": "10s",
     "default_transaction_isolation": "read committed",
     # Every statement has an index to use; statistics of a table that was empty a moment ago would
@@ -129,14 +131,19 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
             return False
         return True
 
-    def finish(self, *statements: str) -> int:
+    def finish(self, *statements: str, sent: Callable[[], None] = nothing) -> int:
         """Do these statements and COMMIT in one message; how many rows the last of them changed.
 
         COMMIT can succeed with a warning: if somebody ends its wait for a standby, the transaction
         is on this server's disk alone. Then the session is ended, so that the outcome is as
         unknown as after any other loss.
+
+        Args:
+            statements: to do.
+            sent: called when what is left is waiting.
         """
         self._warned = ""
+        sent()
         with self.cursor() as cursor:
             cursor.execute("; ".join([*statements, "COMMIT"]).encode())
             counts = [0, cursor.rowcount]
@@ -152,10 +159,10 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
         message = "; ".join([*statements, "COMMIT"]).encode()
         self.wait(begun(self.pgconn, message, chunks))
 
-    def finish_copy(self) -> int:
+    def finish_copy(self, *, sent: Callable[[], None] = nothing) -> int:
         """Let the rest of the message be done that :meth:`copy` has sent; otherwise as
-        :meth:`finish`."""
-        results = self.wait(ended(self.pgconn))
+        :meth:`finish`. The last result is that of COMMIT."""
+        results = self.wait(ended(self.pgconn, sent))
         self._mind_warnings()
         return results[-2].command_tuples or 0
 
@@ -165,8 +172,10 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
             raise psycopg.OperationalError(self._warned)
 
     def heed(self, notice: psycopg.errors.Diagnostic) -> None:
-        """Called with everything that the server says beside its answers."""
-        if notice.severity_nonlocalized == "WARNING":
+        """Called with everything that the server says beside its answers: above all what triggers
+        have to say, or that a database wants to be vacuumed."""
+        about_commit = notice.source_function in {"SyncRepWaitForLSN", None}
+        if about_commit and notice.severity_nonlocalized == "WARNING":
             self._warned = str(notice.message_primary)
 
 
